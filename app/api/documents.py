@@ -1,0 +1,138 @@
+"""The OpenAPI document: what the routes say of themselves in a few words each."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from app import __version__
+from app.wire import events, runs, sessions, workflows
+from app.wire.bodies import Page
+
+REFERENCE = "#/components/schemas/{model}"
+
+MODELS: tuple[type[BaseModel], ...] = (
+    runs.StartRun,
+    runs.Run,
+    Page[runs.Run],
+    sessions.CreateSession,
+    sessions.UpdateSession,
+    sessions.RestoreState,
+    sessions.ForkSession,
+    sessions.Session,
+    Page[sessions.Session],
+    sessions.Revision,
+    Page[sessions.Revision],
+    events.Event,
+    *events.SERVER_EVENTS,
+    Page[events.Event],
+    workflows.Workflow,
+    Page[workflows.Workflow],
+    workflows.Version,
+    workflows.Liveness,
+    workflows.Readiness,
+    workflows.Problem,
+)
+
+DESCRIPTIONS = {
+    400: "Malformed: no JSON, or a cursor that is none.",
+    404: "Nothing has that name or id.",
+    409: "Not in the present state.",
+    410: "Retention has removed it.",
+    412: "If-Match names another revision.",
+    413: "Over a size limit.",
+    415: "A body type that is not read here.",
+    422: "Understood, but not right; `errors` says where.",
+    428: "If-Match is required.",
+    503: "Not now; `Retry-After` says when.",
+}
+
+
+def body(model: type[BaseModel], example: Any) -> dict[str, Any]:
+    """The request body of a route that reads it itself."""
+    content = {"application/json": {"schema": schema(model), "example": example}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def schema(model: type[BaseModel]) -> dict[str, str]:
+    """A reference to a model of ours."""
+    return {"$ref": REFERENCE.format(model=_name(model))}
+
+
+def answer(model: type[BaseModel] | None, description: str, *headers: str) -> dict[str, Any]:
+    """An answer with a JSON body, or with none, and the names of the headers that clients use."""
+    documented: dict[str, Any] = {"description": description}
+    if model is not None:
+        documented["content"] = {"application/json": {"schema": schema(model)}}
+    if headers:
+        documented["headers"] = {name: {"schema": {"type": "string"}} for name in headers}
+    return documented
+
+
+def stream(description: str, *headers: str) -> dict[str, Any]:
+    """An answer that is a stream of events."""
+    frame = {
+        "type": "object",
+        "required": ["id", "event", "data"],
+        "properties": {
+            "id": {"type": "string", "description": "The event's sequence."},
+            "event": {"type": "string"},
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": schema(events.Event),
+            },
+        },
+    }
+    content = {"text/event-stream": {"schema": {"type": "string"}, "itemSchema": frame}}
+    return answer(None, description, *headers) | {"content": content}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The errors that a route answers with."""
+    content = {"application/problem+json": {"schema": schema(workflows.Problem)}}
+    return {status: {"description": DESCRIPTIONS[status], "content": content} for status in statuses}
+
+
+def query(name: str, kind: dict[str, Any], description: str) -> dict[str, Any]:
+    """A query parameter of a route that reads it itself."""
+    return {"name": name, "in": "query", "required": False, "schema": kind, "description": description}
+
+
+def header(name: str, description: str, *, required: bool = False) -> dict[str, Any]:
+    """A header of a request."""
+    return {
+        "name": name,
+        "in": "header",
+        "required": required,
+        "schema": {"type": "string"},
+        "description": description,
+    }
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The whole document, made once."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title="Millstream",
+            version=__version__,
+            summary="Workflows over HTTP: durable runs, resumable streams, a session state with a history.",
+            routes=app.routes,
+            openapi_version="3.1.0",
+        )
+        modes: Iterable[Any] = ((model, "serialization") for model in MODELS)
+        _, definitions = models_json_schema(list(modes), ref_template=REFERENCE)
+        components = document.setdefault("components", {}).setdefault("schemas", {})
+        components |= definitions["$defs"]
+        components["AnyEvent"] = {"anyOf": [schema(model) for model in (*events.SERVER_EVENTS, events.Event)]}
+        for unused in ("HTTPValidationError", "ValidationError"):
+            components.pop(unused, None)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _name(model: type[BaseModel]) -> str:
+    return model.__name__.replace("[", "_").replace("]", "_")

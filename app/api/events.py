@@ -1,0 +1,84 @@
+"""Routes about the events of runs."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.documents import answer, header, problems, query, stream
+from app.api.lists import DEFAULT_LIMIT, Limit
+from app.api.requests import EVENT_STREAM, JSON, accepts
+from app.api.service import Service, caller_of, service_of
+from app.errors import Invalid, Malformed
+from app.operations.caller import Caller
+from app.wire.bodies import Page
+from app.wire.events import Event
+from app.workflow.encoding import encode
+
+router = APIRouter(tags=["events"])
+
+LARGEST_CURSOR = 2**31 - 1
+PARAMETERS = [
+    header("Accept", "text/event-stream (the default) streams; application/json gets a page."),
+    header("Last-Event-ID", "The sequence of the last event seen; wins over `after`."),
+    query("after", {"type": "integer", "minimum": 0}, "The sequence of the last event seen."),
+]
+
+
+@router.get(
+    "/runs/{run_id}/events",
+    responses={
+        200: stream("The events past the cursor, live until RunFinished; or a page of them.")
+        | {"content": stream("")["content"] | answer(Page[Event], "")["content"]},
+        204: answer(None, "The run has ended, and the cursor is at its end."),
+        **problems(400, 404, 410, 422, 503),
+    },
+    openapi_extra={"parameters": PARAMETERS},
+)
+async def get_events(
+    request: Request,
+    run_id: str,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Annotated[str | None, Query(description="next_cursor of the page before; for pages.")] = None,
+) -> Response:
+    """Follow a run from any point, during it or long after; or read its events page by page."""
+    service, caller = service_of(request), caller_of(request)
+    if accepts(request, JSON) and not accepts(request, EVENT_STREAM):
+        return await _page(service, caller, request, run_id, limit, cursor)
+    place = await service.events.place(caller, run_id, _stream_cursor(request))
+    if place.at_end:
+        return Response(status_code=204)
+    return service.streams.response(service.events.follow(caller, run_id, place.cursor))
+
+
+async def _page(
+    service: Service, caller: Caller, request: Request, run_id: str, limit: int, cursor: str | None
+) -> Response:
+    """The payloads as they were written; only the page around them is made here."""
+    after = request.query_params.get("after", "0") if cursor is None else cursor
+    number = _number(after)
+    if number is None:
+        raise Invalid(f"the cursor {after[:50]!r} is no event's number", code="invalid_cursor")
+    rows, following = await service.events.page(caller, run_id, after=number, limit=limit)
+    payloads = b",".join(row.payload.encode() for row in rows)
+    next_cursor = encode(None if following is None else str(following))
+    headers = (
+        {} if following is None else {"Link": f'</runs/{run_id}/events?cursor={following}&limit={limit}>; rel="next"'}
+    )
+    return Response(b'{"items":[%b],"next_cursor":%b}' % (payloads, next_cursor), media_type=JSON, headers=headers)
+
+
+def _stream_cursor(request: Request) -> int:
+    """Last-Event-ID, else `after`, else the beginning: a browser keeps its old query when it comes back."""
+    named = request.headers.get("last-event-id") or request.query_params.get("after", "0")
+    number = _number(named)
+    if number is None:
+        raise Malformed(f"the cursor {named[:50]!r} is no event's number: 0, 1, 2 …", code="invalid_cursor")
+    return number
+
+
+def _number(text: str) -> int | None:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        return None
+    return min(int(text), LARGEST_CURSOR)

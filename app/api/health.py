@@ -1,0 +1,45 @@
+"""Routes about the process itself."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.documents import answer, problems
+from app.api.problems import problem
+from app.api.requests import JSON
+from app.api.service import service_of
+from app.wire.workflows import Liveness, Readiness, Version
+from app.workflow.encoding import encode
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/healthz", responses={200: answer(Liveness, "It lives.")})
+async def healthz() -> Response:
+    """Whether the process lives; touches nothing else."""
+    return Response(b'{"status":"alive"}', media_type=JSON)
+
+
+@router.get("/readyz", responses={200: answer(Readiness, "It can serve."), **problems(503)})
+async def readyz(request: Request) -> Response:
+    """Whether the process can serve: database there, migrations at head, engine up, not draining."""
+    reasons = await service_of(request).health.reasons()
+    if reasons:
+        return problem(503, "not_ready", "; ".join(reasons), headers={"Retry-After": "1"}, reasons=reasons)
+    return Response(b'{"status":"ready"}', media_type=JSON)
+
+
+@router.get("/version", responses={200: answer(Version, "What answers here.")})
+async def version(request: Request) -> Response:
+    """Version and mode of the service."""
+    return Response(encode(service_of(request).health.version()), media_type=JSON)
+
+
+@router.get(
+    "/metrics",
+    responses={200: {"description": "For Prometheus.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(request: Request) -> Response:
+    """Figures of this process in Prometheus's format."""
+    body, media_type = service_of(request).metrics.render()
+    return Response(body, media_type=media_type)

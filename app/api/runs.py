@@ -1,0 +1,135 @@
+"""Routes about runs."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.documents import answer, body, header, problems, stream
+from app.api.lists import DEFAULT_LIMIT, Cursor, Filter, Limit, page
+from app.api.requests import EVENT_STREAM, JSON, accepts, preferred_wait, read_body
+from app.api.service import Service, caller_of, service_of
+from app.errors import Malformed
+from app.operations.caller import Caller
+from app.operations.runs import RunRequest
+from app.wire.bodies import Page
+from app.wire.runs import Run, StartRun
+from app.workflow.encoding import encode
+from app.workflow.status import ENDED
+
+router = APIRouter(tags=["runs"])
+
+MAX_WAIT_SECONDS = 60.0
+"""Of `Prefer: wait`: proxies cut what is silent for longer."""
+
+Status = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
+
+START_HEADERS = [
+    header("Accept", "text/event-stream gets the stream of the new run."),
+    header("Prefer", f"wait=N blocks up to N seconds ({MAX_WAIT_SECONDS:g} at most) for the end."),
+    header("Idempotency-Key", "1 to 255 characters; the same key and body give the same run."),
+]
+
+
+@router.post(
+    "/workflows/{name}/runs",
+    status_code=202,
+    responses={
+        200: stream(
+            "The events of the run, or with Prefer: wait the run, which has ended.", "Location", "Content-Location"
+        ),
+        202: answer(Run, "Accepted: the run is on disk.", "Location", "Content-Location", "Preference-Applied"),
+        **problems(400, 404, 409, 413, 415, 422, 503),
+    },
+    openapi_extra={"parameters": START_HEADERS}
+    | body(StartRun, {"input": {"name": "Ada"}, "session_id": "my-session"}),
+)
+async def start_run(request: Request, name: str) -> Response:
+    """Start a run: answer at once, wait for its end, or stream its events."""
+    service, caller = service_of(request), caller_of(request)
+    start = await read_body(request, StartRun)
+    seconds = preferred_wait(request, at_most=MAX_WAIT_SECONDS)
+    run = await service.runs.start(
+        caller, RunRequest(workflow=name, **dict(start)), idempotency_key=_idempotency_key(request)
+    )
+    headers = {"Location": f"/runs/{run['run_id']}/events", "Content-Location": f"/runs/{run['run_id']}"}
+    if accepts(request, EVENT_STREAM):
+        frames = service.events.follow(caller, run["run_id"], 0)
+        if start.on_disconnect == "cancel":
+            frames = _cancelling(service, caller, run["run_id"], frames)
+        return service.streams.response(frames, headers)
+    if seconds is not None:
+        run = await service.runs.wait(caller, run["run_id"], seconds)
+        headers["Preference-Applied"] = f"wait={seconds:g}"
+    return _answer(run, 200 if run["status"] in ENDED and seconds is not None else 202, headers)
+
+
+@router.get("/runs", responses={200: answer(Page[Run], "Newest first.", "Link"), **problems(422)})
+async def list_runs(
+    request: Request,
+    workflow: Filter = None,
+    session_id: Filter = None,
+    user_id: Filter = None,
+    status: Annotated[Status | None, Query()] = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> Response:
+    """Runs, those that match every filter."""
+    wanted = {"workflow": workflow, "session_id": session_id, "user_id": user_id, "status": status}
+    filters = {column: value for column, value in wanted.items() if value is not None}
+    items, following = await service_of(request).runs.page(
+        caller_of(request), filters=filters, limit=limit, cursor=cursor
+    )
+    return page(request, items, following)
+
+
+@router.get("/runs/{run_id}", responses={200: answer(Run, "The run."), **problems(404)})
+async def get_run(request: Request, run_id: str) -> Response:
+    """One run: its status, input, content, error, place in the queue and times."""
+    return _answer(await service_of(request).runs.get(caller_of(request), run_id), 200)
+
+
+@router.post(
+    "/runs/{run_id}/cancel",
+    status_code=202,
+    responses={
+        200: answer(Run, "It had ended already; unchanged."),
+        202: answer(Run, "It ends, or has just ended."),
+        **problems(404),
+    },
+)
+async def cancel_run(request: Request, run_id: str) -> Response:
+    """Stop a run: async code at once, sync code at its next yield or step. Asking twice is fine."""
+    run, stopped = await service_of(request).runs.cancel(caller_of(request), run_id)
+    return _answer(run, 202 if stopped else 200)
+
+
+def _answer(run: dict[str, Any], status: int, headers: dict[str, str] | None = None) -> Response:
+    return Response(encode(run), status_code=status, media_type=JSON, headers=headers)
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (1 <= len(key) <= 255 and key.isprintable()):
+        raise Malformed("an Idempotency-Key has 1 to 255 printable characters", code="invalid_idempotency_key")
+    return key
+
+
+async def _cancelling(
+    service: Service, caller: Caller, run_id: str, frames: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """The frames; the run is cancelled when its client leaves before the end."""
+    left = True
+    try:
+        async with aclosing(frames):
+            async for chunk in frames:
+                yield chunk
+        left = service.runs.closing
+    finally:
+        if left:
+            # In a task of its own: this one is being cancelled.
+            await asyncio.shield(asyncio.ensure_future(service.runs.cancel(caller, run_id)))

@@ -1,0 +1,39 @@
+"""What the routes call: the operations, and who asks."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from app.api.sse import Streams
+from app.metrics import Metrics
+from app.operations.caller import Caller
+from app.operations.events import Events
+from app.operations.health import Health
+from app.operations.runs import Runs
+from app.operations.sessions import Sessions
+from app.operations.workflows import Workflows
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Made at the roof, one for each application."""
+
+    workflows: Workflows
+    runs: Runs
+    events: Events
+    sessions: Sessions
+    health: Health
+    streams: Streams
+    metrics: Metrics
+    max_body_bytes: int
+
+
+def service_of(request: Request) -> Service:
+    """The service that answers this request."""
+    service: Service = request.app.state.service
+    return service
+
+
+def caller_of(_request: Request) -> Caller:
+    """Who asks: the one caller there is until authentication is on."""
+    return Caller()

@@ -1,0 +1,83 @@
+"""Server-sent events over HTTP: the only module that knows sse-starlette.
+
+What the library does: pings, dropping a reader that takes nothing, closing the generator of a
+client that left. What it gets from us: bytes of whole frames, joined as they are ready together.
+"""
+
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+import anyio
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
+from starlette.types import Receive, Scope, Send
+
+from app.errors import Unavailable
+from app.metrics import Metrics
+from app.wire.frames import retry
+
+RETRY_MILLISECONDS = (500, 2000)
+"""A client that was cut off waits for a time between these, so that a restart does not bring all back at once."""
+FAREWELL_SECONDS = 2.0
+"""How long an open stream may take to end by itself at shutdown, before it is cut."""
+
+
+class Streams:
+    """The event streams that this process has open, up to a number."""
+
+    def __init__(self, metrics: Metrics, *, max_streams: int, ping_seconds: float, send_timeout_seconds: float) -> None:
+        self._gauge = metrics.streams_open
+        self._max_streams = max_streams
+        self._ping_seconds = ping_seconds
+        self._send_timeout_seconds = send_timeout_seconds
+        self.open = 0
+
+    def response(
+        self, frames: AsyncGenerator[bytes, None], headers: dict[str, str] | None = None
+    ) -> EventSourceResponse:
+        """Answer with a stream; raises Unavailable when too many are open."""
+        if self.open >= self._max_streams:
+            raise Unavailable(
+                f"{self._max_streams} streams are open, which is the limit (MILLSTREAM_MAX_STREAMS)",
+                code="too_many_streams",
+                retry_after_seconds=5,
+            )
+        return _Stream(
+            self._counted(frames),
+            headers=headers,
+            sep="\n",
+            ping=self._ping_seconds,
+            ping_message_factory=_ping,
+            send_timeout=self._send_timeout_seconds,
+            shutdown_event=anyio.Event(),
+            shutdown_grace_period=FAREWELL_SECONDS,
+        )
+
+    async def _counted(self, frames: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+        """The frames, opened by the retry field. A place is taken here: a client gone before never gets this far."""
+        self.open += 1
+        self._gauge.inc()
+        opening = retry(random.randint(*RETRY_MILLISECONDS))
+        try:
+            async with aclosing(frames):
+                async for chunk in frames:
+                    yield opening + chunk
+                    opening = b""
+        finally:
+            self.open -= 1
+            self._gauge.dec()
+
+
+class _Stream(EventSourceResponse):
+    """A reader that takes nothing is dropped without an error: it is its own doing, and it may come back."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            return
+
+
+def _ping() -> ServerSentEvent:
+    return ServerSentEvent(comment="ping", sep="\n")

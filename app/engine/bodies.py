@@ -1,0 +1,108 @@
+"""Author code in motion: the shapes of `run()`, each driven to its end where it may block nobody."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Protocol
+
+from app.engine.content import ContentTally
+from app.engine.steps import RunStopped, SyncRuntime, in_thread
+from app.engine.writer import MAX_PENDING, RunLog
+from app.workflow.response import RunResponse, encode_response
+
+YIELDS_PER_TURN = 64
+"""Events that async author code may yield without waiting before others get the event loop."""
+
+
+class Body(Protocol):
+    """One call of `run()`."""
+
+    async def run(self) -> Any:
+        """Drive it to its end; what it returned, if that was no event."""
+
+    def stop(self) -> None:
+        """Ask it to end: async code at once, sync code at its next yield or step."""
+
+
+class AsyncBody:
+    """An async generator or a coroutine, on the event loop in a task of its own."""
+
+    def __init__(self, call: Callable[[], Any], log: RunLog, tally: ContentTally) -> None:
+        self._call, self._log, self._tally = call, log, tally
+        self._task: asyncio.Task[Any] | None = None
+
+    async def run(self) -> Any:
+        """Drive it; raises what the author's code raises, RunStopped when it was stopped."""
+        self._task = asyncio.create_task(self._drive())
+        try:
+            return await asyncio.shield(self._task)
+        except asyncio.CancelledError:
+            if self._task.done():
+                raise RunStopped from None
+            self._task.cancel()
+            raise
+
+    def stop(self) -> None:
+        """Cancel the task."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _drive(self) -> Any:
+        result = self._call()
+        if inspect.isawaitable(result):
+            result = await result
+        if isinstance(result, AsyncIterator):
+            return await self._follow(result)
+        if isinstance(result, RunResponse):
+            emit(result, self._log, self._tally)
+            return None
+        return result
+
+    async def _follow(self, responses: AsyncIterator[Any]) -> None:
+        count = 0
+        async for response in responses:
+            emit(response, self._log, self._tally)
+            count += 1
+            if count % YIELDS_PER_TURN == 0:
+                await asyncio.sleep(0)
+                if len(self._log.pending) >= MAX_PENDING:
+                    await self._log.flush()
+
+
+class SyncBody:
+    """A generator or a function, in a thread of its own."""
+
+    def __init__(self, call: Callable[[], Any], log: RunLog, tally: ContentTally, runtime: SyncRuntime) -> None:
+        self._call, self._log, self._tally, self._runtime = call, log, tally, runtime
+
+    async def run(self) -> Any:
+        """Drive it; raises what the author's code raises, RunStopped when it was stopped."""
+        return await asyncio.wrap_future(in_thread(self._drive))
+
+    def stop(self) -> None:
+        """Tell the thread."""
+        self._runtime.stop()
+        self._log.room.set()
+
+    def _drive(self) -> Any:
+        result = self._call()
+        if isinstance(result, Iterator):
+            return self._follow(result)
+        if isinstance(result, RunResponse):
+            emit(result, self._log, self._tally)
+            return None
+        return result
+
+    def _follow(self, responses: Iterator[Any]) -> None:
+        for response in responses:
+            self._runtime.check()
+            emit(response, self._log, self._tally)
+            if not self._log.room.is_set():
+                self._log.room.wait()
+
+
+def emit(response: RunResponse, log: RunLog, tally: ContentTally) -> None:
+    """Put one event of the author's into the log."""
+    name, head = encode_response(response)
+    log.put(name, head)
+    tally.add(name, response.content)

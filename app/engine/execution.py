@@ -1,0 +1,182 @@
+"""One attempt of a run, from its claim to its end."""
+
+import asyncio
+import logging
+from enum import StrEnum
+from typing import Any
+
+from app import clock
+from app.engine.bodies import AsyncBody, Body, SyncBody
+from app.engine.claims import Claim
+from app.engine.content import ContentTally
+from app.engine.endings import Outcome, StateChange, end_run, failed, failure_of, save_state
+from app.engine.seam import Engine
+from app.engine.states import States
+from app.engine.steps import AsyncRuntime, Journal, RunStopped, SyncRuntime
+from app.engine.writer import Appender, Fenced, RunLog
+from app.errors import NotFound, Unavailable
+from app.store import sessions
+from app.store.database import Transaction
+from app.workflow.encoding import decode
+from app.workflow.registry import WorkflowDefinition
+from app.workflow.state import StateDocument
+from app.workflow.status import RunStatus
+from app.workflow.workflow import Workflow
+
+logger = logging.getLogger(__name__)
+
+DATABASE_RETRY_SECONDS = 0.5
+
+
+class StopReason(StrEnum):
+    """Why a run was asked to stop."""
+
+    cancelled = "cancelled"
+    timeout = "timeout"
+    drain = "drain"
+
+
+class Execution:
+    """Runs the author's code of one claimed run and writes what it does."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        definition: WorkflowDefinition,
+        log: RunLog,
+        *,
+        states: States,
+        engine: Engine,
+        max_content_bytes: int,
+        grace_seconds: float,
+    ) -> None:
+        self._run = claim.run
+        self._definition = definition
+        self._log = log
+        self._states, self._engine = states, engine
+        self._grace_seconds = grace_seconds
+        self._base = claim.base
+        self._refusal = claim.refusal
+        self._tally = ContentTally(max_content_bytes)
+        self._journal = Journal(log)
+        self._stopped: StopReason | None = None
+        self._stopping = asyncio.Event()
+        self._workflow: Workflow | None = None
+
+    def stop(self, reason: StopReason) -> None:
+        """Ask the author's code to end; the first reason counts."""
+        self._stopped = self._stopped or reason
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Execute it, and write its end; raises Fenced when another attempt has taken over."""
+        outcome = self._refusal or await self._outcome()
+        if outcome is not None:
+            await self._end(outcome)
+
+    async def _outcome(self) -> Outcome | None:
+        """How the author's code ended; None when the run is left to another attempt."""
+        try:
+            body = self._prepare()
+        except Exception as error:
+            return failure_of(error)
+        try:
+            returned = await self._drive(body)
+            if self._stopped is not None:
+                return self._stopped_outcome()
+            mine = await self._document()
+            content = self._tally.result(returned)
+        except Fenced:
+            raise
+        except BaseException as error:
+            if self._stopped is not None or isinstance(error, RunStopped | asyncio.CancelledError):
+                return self._stopped_outcome()
+            logger.info("run_failed", extra={"run_id": self._run.run_id}, exc_info=error)
+            return failure_of(error, step=self._journal.step_of(error))
+        return Outcome(RunStatus.completed, content=content, change=StateChange(self._base, mine))
+
+    def _prepare(self) -> Body:
+        """The author's instance, bound to the run, about to be called."""
+        arguments = self._definition.input.validate(decode(self._run.input))
+        loop = asyncio.get_running_loop()
+        runtime: AsyncRuntime | SyncRuntime
+        if self._definition.asynchronous:
+            runtime = AsyncRuntime(self._journal, self._save)
+            return AsyncBody(lambda: self._call(runtime, arguments), self._log, self._tally)
+        runtime = SyncRuntime(self._journal, self._save, loop)
+        return SyncBody(lambda: self._call(runtime, arguments), self._log, self._tally, runtime)
+
+    def _call(self, runtime: AsyncRuntime | SyncRuntime, arguments: dict[str, Any]) -> Any:
+        """Make the run's own instance and call its `run()`; where the author's code may block."""
+        workflow = self._workflow = self._definition.workflow()
+        workflow.bind(
+            runtime,
+            run_id=self._run.run_id,
+            session_id=self._run.session_id,
+            user_id=self._run.user_id,
+            input=arguments,
+            state=self._base.copy(),
+        )
+        return self._definition.workflow.run(workflow, **arguments)
+
+    async def _drive(self, body: Body) -> Any:
+        """Let it run until it ends, is stopped, or has used up its time."""
+        driving = asyncio.ensure_future(body.run())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait(
+                {driving, stopping}, timeout=self._run.timeout_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if driving.done():
+                return await driving
+            self.stop(StopReason.timeout)  # counts where nobody else has asked
+            body.stop()
+            await asyncio.wait({driving}, timeout=self._grace_seconds)
+            return await driving if driving.done() else None
+        finally:
+            stopping.cancel()
+            driving.cancel()
+
+    def _stopped_outcome(self) -> Outcome | None:
+        if self._stopped == StopReason.drain:
+            return None
+        if self._stopped == StopReason.timeout:
+            seconds = self._run.timeout_seconds
+            return failed("timeout", f"the run took longer than {seconds:g} seconds", kind="TimeoutError")
+        return Outcome(RunStatus.cancelled)
+
+    async def _save(self) -> None:
+        mine = self._taken_state()
+
+        def work(transaction: Transaction, appender: Appender) -> None:
+            session = sessions.lock_session(transaction, self._run.tenant_id, self._run.session_id)
+            if session is None:
+                raise NotFound(f"the session {self._run.session_id!r} is gone")
+            change = StateChange(self._base, mine)
+            save_state(transaction, appender, self._states, session, self._run.run_id, change, clock.now())
+
+        await self._log.commit(work)
+        self._base = mine
+
+    async def _document(self) -> StateDocument:
+        """The state at the end. Encoding a large one is left to a thread where the author's code ran in one."""
+        if self._definition.asynchronous:
+            return self._taken_state()
+        return await asyncio.to_thread(self._taken_state)
+
+    def _taken_state(self) -> StateDocument:
+        assert self._workflow is not None
+        return self._base.changed_to(self._workflow.session_state)
+
+    async def _end(self, outcome: Outcome) -> None:
+        def work(transaction: Transaction, appender: Appender) -> None:
+            end_run(transaction, appender, self._states, self._engine, self._run, outcome, clock.now())
+
+        while True:
+            try:
+                await self._log.commit(work)
+                break
+            except Unavailable:
+                logger.warning("end_not_written, trying again", extra={"run_id": self._run.run_id})
+                await asyncio.sleep(DATABASE_RETRY_SECONDS)
+        self._log.fail(Fenced(self._run.run_id))  # whatever an abandoned thread still says is not heard

@@ -1,0 +1,285 @@
+"""The event writer: one group commit for the events of all runs of the process, fenced by attempt.
+
+An event gets its number when it is written, so numbers have no gaps whatever fails before. It is shown to readers after
+the commit, never before: a crash cannot take back what a client has seen.
+
+    author ── put ──▸ RunLog.pending ──┐
+    author ── put ──▸ RunLog.pending ──┼─▸ EventWriter: one transaction ─▸ LiveLog of each run ─▸ readers
+    end, save ─ commit(work) ──────────┘   (work has a transaction of its own, with the run's pending events first)
+"""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import NamedTuple, TypeVar
+
+from app import clock
+from app.engine.live import LiveLog
+from app.errors import Unavailable
+from app.metrics import Metrics
+from app.store import events, runs
+from app.store.database import Database, Transaction
+from app.store.events import NewEvent
+from app.store.tables import RunRow
+from app.wire.events import Envelope
+
+logger = logging.getLogger(__name__)
+
+MAX_ROWS = 500
+"""Rows of one commit: larger ones gain nothing and hold the loop for longer."""
+MAX_PENDING = 1000
+"""Events of one run that may wait for their commit before its author is made to wait."""
+RETRY_SECONDS = 0.5
+"""Wait before a commit that the database refused is tried again."""
+
+Result = TypeVar("Result")
+
+
+class Fenced(BaseException):
+    """This process has lost the run: another attempt owns it. No Exception, so that author code cannot swallow it."""
+
+
+class PendingEvent(NamedTuple):
+    """An event that waits for its number; `head` is the author's part of its payload."""
+
+    name: str
+    head: bytes
+    at: datetime
+    result: str | None = None
+
+
+class RunLog:
+    """The open end of the log of a run that this process executes. `put` may be called from any thread."""
+
+    def __init__(self, run: RunRow, *, last_sequence: int, live: LiveLog, writer: "EventWriter") -> None:
+        self.tenant, self.run_id, self.attempt = run.tenant_id, run.run_id, run.attempt
+        self.live = live
+        self.pending: deque[PendingEvent] = deque()
+        self.sequence = last_sequence
+        self.room = threading.Event()
+        self.room.set()
+        self._envelope = Envelope(run_id=run.run_id, session_id=run.session_id, workflow=run.workflow)
+        self._writer = writer
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._awake = False
+        self._put = 0
+        self._written = 0
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._failure: BaseException | None = None
+        self._writing = asyncio.Lock()
+
+    def put(self, name: str, head: bytes, result: str | None = None) -> None:
+        """Add an event; it is written with the next commit. Raises Fenced once the run is lost."""
+        if self._failure is not None:
+            raise self._failure
+        self.pending.append(PendingEvent(name, head, clock.now(), result))
+        self._put += 1
+        if len(self.pending) >= MAX_PENDING:
+            self.room.clear()
+        if not self._awake:
+            self._awake = True
+            if threading.get_ident() == self._loop_thread:
+                self._writer.wake(self)
+            else:
+                self._loop.call_soon_threadsafe(self._writer.wake, self)
+
+    async def flush(self) -> None:
+        """Wait until everything that was put before has been committed."""
+        if self._written < self._put and self._failure is None:
+            written = self._loop.create_future()
+            self._waiting.append((self._put, written))
+            await written
+        if self._failure is not None:
+            raise self._failure
+
+    async def commit(self, work: "Callable[[Transaction, Appender], Result]") -> Result:
+        """Everything put so far, and then the work with the events that it appends, in one transaction.
+
+        The database may refuse; then nothing has happened, and Unavailable is raised.
+        """
+        async with self._writing:
+            if self._failure is not None:
+                raise self._failure
+            pending = self.take(len(self.pending))
+
+            def write(transaction: Transaction) -> tuple[Result, Appender]:
+                if runs.lock_attempts(transaction, self.tenant, [self.run_id]).get(self.run_id) != self.attempt:
+                    raise Fenced(self.run_id)
+                appender = Appender(self._envelope, self.sequence)
+                appender.extend(pending)
+                result = work(transaction, appender)
+                events.append_events(transaction, appender.rows(self.tenant, self.run_id))
+                return result, appender
+
+            try:
+                result, appender = await self._writer.database.write(write)
+            except Fenced as fenced:
+                self.fail(fenced)
+                raise
+            except BaseException:
+                self.pending.extendleft(reversed(pending))
+                raise
+            self.written(appender, len(pending))
+        if self.pending:
+            self._writer.wake(self)
+        return result
+
+    def take(self, count: int) -> list[PendingEvent]:
+        """The oldest pending events, up to a number."""
+        self._awake = False  # before taking: whoever puts from now on rings again
+        return [self.pending.popleft() for _ in range(min(count, len(self.pending)))]
+
+    def appender(self, pending: Iterable[PendingEvent]) -> "Appender":
+        """The events with their numbers, not yet written."""
+        appender = Appender(self._envelope, self.sequence)
+        appender.extend(pending)
+        return appender
+
+    def written(self, appender: "Appender", count: int) -> None:
+        """The appender's events have been committed, `count` of them from the pending ones."""
+        first, self.sequence = self.sequence + 1, appender.sequence
+        if appender.events:
+            self.live.publish(first, appender.events, ended=appender.ended)
+        self._written += count
+        self._writer.metrics.events_written.inc(len(appender.events))
+        if len(self.pending) < MAX_PENDING // 2:
+            self.room.set()
+        while self._waiting and self._waiting[0][0] <= self._written:
+            _, future = self._waiting.pop(0)
+            if not future.done():
+                future.set_result(None)
+
+    def fail(self, failure: BaseException) -> None:
+        """Nothing more of this attempt will be written."""
+        self._failure = failure
+        self.pending.clear()
+        self.room.set()
+        for _, future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+        self._waiting.clear()
+
+    @property
+    def writing(self) -> asyncio.Lock:
+        """Held by whoever writes this log: its events are written by one transaction at a time."""
+        return self._writing
+
+
+class Appender:
+    """Events on their way into one transaction, numbered on from the log's last."""
+
+    def __init__(self, envelope: Envelope, sequence: int) -> None:
+        self.sequence = sequence
+        self.events: list[tuple[str, bytes]] = []
+        self.ended = False
+        self._first = sequence + 1
+        self._results: dict[int, str] = {}
+        self._envelope = envelope
+
+    def append(self, name: str, head: bytes, *, at: datetime, result: str | None = None) -> None:
+        """Seal one event."""
+        self.sequence += 1
+        if result is not None:
+            self._results[self.sequence] = result
+        self.events.append((name, self._envelope.seal(head, sequence=self.sequence, at=at)))
+
+    def extend(self, pending: Iterable[PendingEvent]) -> None:
+        """Seal several."""
+        for event in pending:
+            self.append(event.name, event.head, at=event.at, result=event.result)
+
+    def rows(self, tenant: str, run_id: str) -> list[NewEvent]:
+        """As rows of the log."""
+        return [
+            NewEvent(tenant, run_id, sequence, name, payload.decode(), self._results.get(sequence))
+            for sequence, (name, payload) in enumerate(self.events, self._first)
+        ]
+
+
+class EventWriter:
+    """Writes what the runs of this process put: at once when it is idle, in batches when it is busy."""
+
+    def __init__(self, database: Database, metrics: Metrics) -> None:
+        self.database = database
+        self.metrics = metrics
+        self._dirty: dict[RunLog, None] = {}
+        self._work = asyncio.Event()
+
+    def wake(self, log: RunLog) -> None:
+        """The log has pending events. On the loop's thread."""
+        self._dirty[log] = None
+        self._work.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._work.wait()
+            await asyncio.sleep(0)  # every run that is ready adds its part to this commit
+            self._work.clear()
+            try:
+                await self._write_batch()
+            except Unavailable:
+                logger.warning("events_not_written, trying again", exc_info=True)
+                await asyncio.sleep(RETRY_SECONDS)
+            if self._dirty:
+                self._work.set()
+
+    async def _write_batch(self) -> None:
+        """One commit for the logs that nobody else is writing just now; those wake us when they are done."""
+        batch: list[tuple[RunLog, list[PendingEvent], Appender]] = []
+        rows = 0
+        for log in list(self._dirty):
+            if rows >= MAX_ROWS:
+                break
+            del self._dirty[log]
+            if log.writing.locked():
+                continue
+            await log.writing.acquire()
+            pending = log.take(MAX_ROWS - rows)
+            rows += len(pending)
+            batch.append((log, pending, log.appender(pending)))
+        try:
+            with self.metrics.commit_seconds.time():
+                lost = await self.database.write(lambda transaction: _append(transaction, batch))
+        except Unavailable:
+            for log, pending, _ in batch:
+                log.pending.extendleft(reversed(pending))
+                log.writing.release()
+                self.wake(log)
+            raise
+        except Exception as error:
+            logger.exception("events_lost", extra={"run_ids": [log.run_id for log, _, _ in batch]})
+            for log, _, _ in batch:
+                log.writing.release()
+                log.fail(error)
+            return
+        for log, pending, appender in batch:
+            log.writing.release()
+            if log in lost:
+                log.fail(Fenced(log.run_id))
+                continue
+            log.written(appender, len(pending))
+            if log.pending:
+                self.wake(log)
+
+
+def _append(transaction: Transaction, batch: list[tuple[RunLog, list[PendingEvent], Appender]]) -> set[RunLog]:
+    """Write the batch's events but those of runs that this process has lost; which these are."""
+    lost: set[RunLog] = set()
+    tenants = {log.tenant for log, _, _ in batch}
+    attempts = {
+        tenant: runs.lock_attempts(transaction, tenant, [log.run_id for log, _, _ in batch if log.tenant == tenant])
+        for tenant in tenants
+    }
+    rows: list[NewEvent] = []
+    for log, _, appender in batch:
+        if attempts[log.tenant].get(log.run_id) == log.attempt:
+            rows += appender.rows(log.tenant, log.run_id)
+        else:
+            lost.add(log)
+    events.append_events(transaction, rows)
+    return lost

@@ -1,0 +1,168 @@
+"""The roof: builds the service out of its parts, and serves it."""
+
+import asyncio
+import fcntl
+import logging
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import IO
+
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy.engine import make_url
+
+from app.api.application import make_application
+from app.api.service import Service
+from app.api.sse import Streams
+from app.discovery import load_registry
+from app.engine.live import LiveLogs
+from app.engine.local import LocalEngine
+from app.engine.states import States
+from app.errors import ConfigurationError
+from app.metrics import Metrics
+from app.operations.events import Events
+from app.operations.health import Health
+from app.operations.runs import Runs
+from app.operations.sessions import Sessions
+from app.operations.workflows import Workflows
+from app.settings import Settings
+from app.store.database import Database, open_database
+from app.store.migrations import current_revision, head_revision, migrate
+from app.workflow.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+"""How long a reader of a run in another process waits before it looks at the table again."""
+USER_TIMEOUT_MILLISECONDS = 30_000
+"""How long the kernel keeps a connection whose other end acknowledges nothing."""
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, which tells the readers of streams to go before it waits for their connections to end."""
+
+    def __init__(self, config: uvicorn.Config, live: LiveLogs) -> None:
+        super().__init__(config)
+        self._live = live
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called once, when the process is to stop."""
+        self._live.close()
+        await super().shutdown(sockets)
+
+
+class Millstream:
+    """One process of the service, put together from its settings."""
+
+    def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
+        """Loads the workflows; raises ConfigurationError for whatever keeps the service from starting."""
+        self.settings = settings
+        self.registry = registry if registry is not None else load_registry(settings)
+        self.live = LiveLogs()
+        self.application: FastAPI = make_application(self.open)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Service]:
+        """The running service: the database at head, runs being executed, until the block ends."""
+        settings = self.settings
+        with hold_database(settings):
+            if settings.embedded:
+                await asyncio.to_thread(bring_to_head, settings.database_url)
+            database = open_database(settings.database_url)
+            try:
+                await refuse_unless_at_head(database)
+                metrics = Metrics()
+                states = States(max_state_bytes=settings.max_state_bytes, cache_bytes=settings.state_cache_bytes)
+                engine = LocalEngine(database, self.registry, states, self.live, metrics, settings)
+                await engine.start()
+                try:
+                    yield self._service(database, engine, states, metrics)
+                finally:
+                    await engine.drain()
+            finally:
+                await database.close()
+
+    def _service(self, database: Database, engine: LocalEngine, states: States, metrics: Metrics) -> Service:
+        settings = self.settings
+        return Service(
+            workflows=Workflows(self.registry),
+            runs=Runs(database, self.registry, engine, states, self.live, metrics),
+            events=Events(database, self.live, poll_seconds=None if settings.embedded else POLL_SECONDS),
+            sessions=Sessions(database, self.registry, states),
+            health=Health(database, engine, embedded=settings.embedded, lease_seconds=settings.lease_seconds),
+            streams=Streams(
+                metrics,
+                max_streams=settings.max_streams,
+                ping_seconds=settings.ping_seconds,
+                send_timeout_seconds=settings.send_timeout_seconds,
+            ),
+            metrics=metrics,
+            max_body_bytes=settings.max_body_bytes,
+        )
+
+    def server(self) -> Server:
+        """An HTTP server over the application, not yet running."""
+        config = uvicorn.Config(
+            self.application,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(self.settings.drain_seconds) + 5,
+        )
+        return Server(config, self.live)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A listening socket; raises ConfigurationError when the address is taken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MILLISECONDS)
+    try:
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        listening.close()
+        raise ConfigurationError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port"
+        ) from None
+    listening.listen(2048)
+    return listening
+
+
+@contextmanager
+def hold_database(settings: Settings) -> Iterator[None]:
+    """Keep other processes off the SQLite file while this one has it; raises ConfigurationError when one is there."""
+    if not settings.embedded:
+        yield
+        return
+    database = Path(make_url(settings.database_url).database or "").absolute()
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{database}.lock", "a+") as lock:
+        _lock(lock, database)
+        yield
+
+
+def _lock(lock: IO[str], database: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ConfigurationError(
+            f"another process has {database} open; one process serves a SQLite file."
+            " Stop it, use another file, or put MILLSTREAM_DATABASE_URL on Postgres for several"
+        ) from None
+
+
+def bring_to_head(url: str) -> None:
+    """Migrate an embedded database; nothing is loaded where nothing is to do."""
+    migrate(url)
+
+
+async def refuse_unless_at_head(database: Database) -> None:
+    """Raises ConfigurationError when the tables are not those of this version."""
+    revision = await database.read(current_revision)
+    if revision != (head := head_revision()):
+        at = "has no tables" if revision is None else f"is at migration {revision}"
+        raise ConfigurationError(f"the database {at}, this version needs {head}; run `millstream migrate`")

@@ -1,0 +1,64 @@
+"""Rows as the resources that callers see."""
+
+from typing import Any
+
+from app.clock import rfc3339
+from app.store import runs
+from app.store.database import Transaction
+from app.store.tables import RevisionRow, RunRow, SessionRow
+from app.workflow.encoding import decode
+from app.workflow.status import RunStatus
+
+
+def run_resource(transaction: Transaction, row: RunRow) -> dict[str, Any]:
+    """The run; see wire.runs.Run."""
+    return {
+        "run_id": row.run_id,
+        "workflow": row.workflow,
+        "session_id": row.session_id,
+        "user_id": row.user_id,
+        "status": row.status,
+        "input": decode(row.input),
+        "content": None if row.content is None else decode(row.content),
+        "content_truncated": bool(row.content_truncated),
+        "error": None if row.error is None else {"step": None, "event": None} | decode(row.error),
+        "attempt": row.attempt,
+        "position": _position(transaction, row),
+        "metadata": decode(row.annotations),
+        "created_at": rfc3339(row.created_at),
+        "started_at": None if row.started_at is None else rfc3339(row.started_at),
+        "finished_at": None if row.finished_at is None else rfc3339(row.finished_at),
+        "session_revision": row.session_revision,
+    }
+
+
+def session_resource(row: SessionRow) -> dict[str, Any]:
+    """The session; see wire.sessions.Session."""
+    return {
+        "session_id": row.session_id,
+        "workflow": row.workflow,
+        "user_id": row.user_id,
+        "name": row.name,
+        "metadata": decode(row.annotations),
+        "revision": row.revision,
+        "active_run_id": row.active_run_id,
+        "created_at": rfc3339(row.created_at),
+        "updated_at": rfc3339(row.updated_at),
+    }
+
+
+def revision_resource(row: RevisionRow) -> dict[str, Any]:
+    """The revision; see wire.sessions.Revision."""
+    return {
+        "revision": row.revision,
+        "created_at": rfc3339(row.created_at),
+        "run_id": row.run_id,
+        "caller": row.caller,
+        "patch": decode(row.patch),
+    }
+
+
+def _position(transaction: Transaction, row: RunRow) -> int | None:
+    if row.status != RunStatus.queued:
+        return None
+    return runs.queue_position(transaction, row)

@@ -1,0 +1,76 @@
+"""The settings: read once from MILLSTREAM_… variables at the roof, handed down from there, never changed."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+KIBIBYTE = 1024
+
+
+class Settings(BaseSettings):
+    """All of them, with their units; each is the environment variable MILLSTREAM_ and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLSTREAM_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    database_url: str = Field(
+        "sqlite:///millstream.db", description="Where everything is kept; its scheme picks the mode."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    url: str | None = Field(
+        None, description="The server that the command line talks to; by default the one of host and port."
+    )
+
+    workflows: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Modules, or module:Class, separated by commas, whose workflows are served."
+    )
+    shipped_workflows: bool = Field(True, description="Whether the workflows that come with Millstream are served too.")
+
+    lease_seconds: float = Field(
+        10, gt=0, description="How long a worker may be silent before its runs go on elsewhere."
+    )
+    drain_seconds: float = Field(20, ge=0, description="How long a stopping process lets its runs end.")
+    cancel_grace_seconds: float = Field(5, ge=0, description="How long cancelled author code may take to stop.")
+    max_live_runs: int = Field(20_000, ge=1, description="Runs that one process executes at a time.")
+    author_threads: int = Field(128, ge=1, description="Runs of sync code that one process executes at a time.")
+
+    max_body_bytes: int = Field(KIBIBYTE * KIBIBYTE, ge=KIBIBYTE, description="Size of a request body.")
+    max_state_bytes: int = Field(KIBIBYTE * KIBIBYTE, ge=2, description="Size of a session's state, as compact JSON.")
+    max_content_bytes: int = Field(256 * KIBIBYTE, ge=1, description="Size of the content that a run's resource shows.")
+    state_cache_bytes: int = Field(
+        64 * KIBIBYTE * KIBIBYTE, ge=0, description="Memory for the states of live sessions."
+    )
+
+    max_streams: int = Field(10_000, ge=1, description="Event streams that one process keeps open at a time.")
+    ping_seconds: float = Field(15, gt=0, le=15, description="Time between two comments on a stream without events.")
+    send_timeout_seconds: float = Field(
+        20, gt=0, description="How long a reader may take nothing before it is dropped."
+    )
+    idempotency_hours: float = Field(24, gt=0, description="How long an Idempotency-Key is remembered.")
+
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
+        "info", description="Least severe log line."
+    )
+
+    model: str | None = Field(
+        None, description="Default model: local, test, any pydantic-ai name, or a name at the base URL."
+    )
+    model_base_url: str | None = Field(None, description="An OpenAI-compatible server for the default model.")
+    model_api_key: SecretStr | None = Field(None, description="The key for that server.")
+    search: Literal["documents", "web"] = Field("documents", description="Where the blog post generator searches.")
+    documents: Path | None = Field(
+        None, description="Folder that is searched; by default Millstream's own documentation."
+    )
+    allow_private_addresses: bool = Field(False, description="Whether workflows may fetch from private addresses.")
+
+    @field_validator("workflows", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is a SQLite file of this one process."""
+        return self.database_url.startswith("sqlite:")

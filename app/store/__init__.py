@@ -1,0 +1,1 @@
+"""The only SQL. Functions take a transaction, run one statement, never commit, return rows or None."""

@@ -1,0 +1,181 @@
+"""The database: one transaction for a piece of work, on SQLite or on Postgres.
+
+Work is a plain function of a transaction, so no transaction can be held across author code, an open stream or anything
+else that waits. On SQLite it runs on the event loop's own thread: a small commit costs less than handing it to another.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, CursorResult, Engine, Executable, create_engine, event
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.errors import ConfigurationError, Unavailable
+
+Result = TypeVar("Result")
+
+
+class Transaction:
+    """What work gets: statements to run, and a promise of what happens once they are committed."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._actions: list[Callable[[], None]] = []
+        self.dialect = connection.dialect.name
+
+    def execute(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> CursorResult[Any]:
+        """Run one statement."""
+        return self._connection.execute(statement, parameters)
+
+    def driver(self, statements: Mapping[str, str], parameters: Any) -> CursorResult[Any]:
+        """Run the dialect's one of the statements as it is; a list of tuples runs it for each."""
+        return self._connection.exec_driver_sql(statements[self.dialect], parameters)
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Do this when, and only when, the transaction has been committed; it may not fail."""
+        self._actions.append(action)
+
+    def committed(self) -> None:
+        """Called by the database, once."""
+        for action in self._actions:
+            action()
+
+
+Work = Callable[[Transaction], Result]
+
+
+class Database(Protocol):
+    """Where the tables are."""
+
+    async def write(self, work: Work[Result]) -> Result:
+        """Do the work in one transaction, committed when it returns; raises Unavailable when it is not to be had."""
+
+    async def read(self, work: Work[Result]) -> Result:
+        """Do work that only reads."""
+
+    async def close(self) -> None:
+        """Give up all connections."""
+
+
+def open_database(url: str, *, pool_size: int = 10) -> Database:
+    """The database of a URL: `sqlite:///file` or `postgresql://…`."""
+    if url.startswith("sqlite:"):
+        return SqliteDatabase(url)
+    if url.startswith(("postgresql:", "postgres:", "postgresql+psycopg:")):
+        return PostgresDatabase(url, pool_size=pool_size)
+    raise ConfigurationError(
+        f"MILLSTREAM_DATABASE_URL is {url.rsplit('@', maxsplit=1)[-1]!r}; it starts with sqlite:/// or postgresql://"
+    )
+
+
+def sync_url(url: str) -> str:
+    """The URL as SQLAlchemy wants it."""
+    for scheme in ("postgresql:", "postgres:"):
+        if url.startswith(scheme):
+            return "postgresql+psycopg:" + url.removeprefix(scheme)
+    return url
+
+
+def sqlite_engine(url: str) -> Engine:
+    """An engine over a SQLite file: WAL, every commit flushed, transactions begun by whoever needs one."""
+    engine = create_engine(url, connect_args={"isolation_level": None, "timeout": 5})
+    Path(engine.url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA cache_size=-32768")
+
+    return engine
+
+
+class SqliteDatabase:
+    """A file that this process alone has open for writing."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = sqlite_engine(url)
+        self._connection: Connection | None = None
+
+    async def write(self, work: Work[Result]) -> Result:
+        """BEGIN IMMEDIATE, the work, COMMIT, without ever leaving the thread."""
+        connection = self._connected()
+        transaction = Transaction(connection)
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            result = work(transaction)
+            connection.commit()
+        except OperationalError as error:
+            connection.rollback()
+            raise _unavailable(error) from error
+        except BaseException:
+            connection.rollback()
+            raise
+        transaction.committed()
+        return result
+
+    async def read(self, work: Work[Result]) -> Result:
+        """The work; nobody can write meanwhile."""
+        connection = self._connected()
+        try:
+            return work(Transaction(connection))
+        except OperationalError as error:
+            raise _unavailable(error) from error
+        finally:
+            connection.rollback()
+
+    async def close(self) -> None:
+        """Close the file; the last one out folds the write-ahead log into it."""
+        if self._connection is not None:
+            self._connection.close()
+        self._engine.dispose()
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        return self._connection
+
+
+class PostgresDatabase:
+    """A Postgres that any number of processes share."""
+
+    def __init__(self, url: str, *, pool_size: int) -> None:
+        try:
+            self._engine = create_async_engine(
+                sync_url(url), pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=False
+            )
+        except ModuleNotFoundError:
+            raise ConfigurationError("Postgres needs the extra: pip install 'millstream[postgres]'") from None
+
+    async def write(self, work: Work[Result]) -> Result:
+        """The work in one transaction, on a pooled connection."""
+        transactions: list[Transaction] = []
+
+        def begun(connection: Connection) -> Result:
+            transactions.append(Transaction(connection))
+            return work(transactions[0])
+
+        try:
+            async with self._engine.begin() as connection:
+                result = await connection.run_sync(begun)
+        except DBAPIError as error:
+            if isinstance(error, OperationalError) or error.connection_invalidated:
+                raise _unavailable(error) from error
+            raise
+        transactions[0].committed()
+        return result
+
+    async def read(self, work: Work[Result]) -> Result:
+        """The same; reads need no other isolation."""
+        return await self.write(work)
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._engine.dispose()
+
+
+def _unavailable(error: DBAPIError) -> Unavailable:
+    return Unavailable(f"the database does not answer: {error.orig}; try again", code="database_unavailable")

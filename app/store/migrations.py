@@ -1,0 +1,64 @@
+"""Migrations: where they are, which one the database is at, and bringing it to the newest."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DatabaseError
+
+from app.errors import ConfigurationError
+from app.store.database import Transaction, sqlite_engine, sync_url
+
+_REVISION = re.compile(r'^revision(?:: str)? = "(\w+)"', re.MULTILINE)
+_DOWN = re.compile(r'^down_revision(?:: [^=]+)? = "(\w+)"', re.MULTILINE)
+_CURRENT = text("SELECT version_num FROM alembic_version")
+
+
+def migrations_folder() -> Path:
+    """Where the migrations are: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "alembic"
+    return inside if inside.is_dir() else package.parent / "alembic"
+
+
+@cache
+def head_revision() -> str:
+    """The newest migration, read from the files alone: a start need not load Alembic to see that nothing is to do."""
+    sources = [file.read_text() for file in (migrations_folder() / "versions").glob("*.py")]
+    revisions = {match[1] for source in sources if (match := _REVISION.search(source))}
+    followed = {match[1] for source in sources if (match := _DOWN.search(source))}
+    (head,) = revisions - followed
+    return head
+
+
+def current_revision(transaction: Transaction) -> str | None:
+    """The migration that the database is at; None when there is none."""
+    exists = {
+        "sqlite": "SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'",
+        "postgresql": (
+            "SELECT count(*) FROM pg_tables WHERE tablename = 'alembic_version' AND schemaname = current_schema()"
+        ),
+    }
+    if not transaction.driver(exists, ()).scalar_one():
+        return None
+    revision: str | None = transaction.execute(_CURRENT).scalar_one_or_none()
+    return revision
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring the database to a migration, by default the newest; safe to run from several processes at once."""
+    from alembic import command  # noqa: PLC0415  loads templates and script machinery that serving never needs
+    from alembic.config import Config  # noqa: PLC0415
+
+    engine = sqlite_engine(url) if url.startswith("sqlite:") else create_engine(sync_url(url))
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    try:
+        with engine.connect() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+    except DatabaseError as error:
+        raise ConfigurationError(f"the database could not be migrated: {error.orig}") from error
+    finally:
+        engine.dispose()

@@ -1,0 +1,68 @@
+"""The history of session states: a patch for each revision, and now and then the whole document.
+
+A snapshot is due when the patches since the last one cost as much to read as the document itself, so that writing stays
+in proportion to the changes, and reading in proportion to the state.
+"""
+
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, insert, select
+
+from app.store.database import Transaction
+from app.store.tables import RevisionRow
+
+PATCH_OVERHEAD_BYTES = 256
+"""What reading one patch costs beside its bytes."""
+SNAPSHOT_FLOOR_BYTES = 16 * 1024
+"""No snapshot is due below this cost, however small the document."""
+
+_revisions = RevisionRow.__table__  # type: ignore[attr-defined]
+_OF_SESSION = (_revisions.c.tenant_id == bindparam("tenant")) & (_revisions.c.session_id == bindparam("session"))
+_INSERT = insert(_revisions)
+_LAST_SNAPSHOT = (
+    select(_revisions.c.revision, _revisions.c.snapshot)
+    .where(_OF_SESSION, _revisions.c.revision <= bindparam("upto"), _revisions.c.snapshot.is_not(None))
+    .order_by(_revisions.c.revision.desc())
+    .limit(1)
+)
+_PATCHES = (
+    select(_revisions.c.patch)
+    .where(_OF_SESSION, _revisions.c.revision > bindparam("after"), _revisions.c.revision <= bindparam("upto"))
+    .order_by(_revisions.c.revision)
+)
+_PAGE = (
+    select(_revisions)
+    .where(_OF_SESSION, _revisions.c.revision > bindparam("after"))
+    .order_by(_revisions.c.revision)
+    .limit(bindparam("count"))
+)
+
+
+class Snapshot(NamedTuple):
+    """A whole document."""
+
+    revision: int
+    document: str
+
+
+def insert_revision(transaction: Transaction, row: RevisionRow) -> None:
+    """Add the revision."""
+    transaction.execute(_INSERT, row.model_dump())
+
+
+def last_snapshot(transaction: Transaction, tenant: str, session: str, *, upto: int) -> Snapshot:
+    """The newest whole document not past a revision; the empty one where none was written."""
+    row = transaction.execute(_LAST_SNAPSHOT, {"tenant": tenant, "session": session, "upto": upto}).one_or_none()
+    return Snapshot(0, "{}") if row is None else Snapshot(row.revision, row.snapshot)
+
+
+def read_patches(transaction: Transaction, tenant: str, session: str, *, after: int, upto: int) -> list[str]:
+    """The patches of the revisions after one, up to another, in order."""
+    parameters = {"tenant": tenant, "session": session, "after": after, "upto": upto}
+    return list(transaction.execute(_PATCHES, parameters).scalars())
+
+
+def list_revisions(transaction: Transaction, tenant: str, session: str, *, after: int, limit: int) -> list[RevisionRow]:
+    """Revisions past a number, ascending."""
+    parameters = {"tenant": tenant, "session": session, "after": after, "count": limit}
+    return [RevisionRow.of(row) for row in transaction.execute(_PAGE, parameters)]

@@ -1,0 +1,174 @@
+"""The rows of runs."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import bindparam, func, insert, select, update
+
+from app.store.database import Transaction
+from app.store.tables import RunRow, SessionRow
+from app.workflow.status import RunStatus
+
+_runs = RunRow.__table__  # type: ignore[attr-defined]
+_sessions = SessionRow.__table__  # type: ignore[attr-defined]
+_OF_SESSION = (_sessions.c.tenant_id == _runs.c.tenant_id) & (_sessions.c.session_id == _runs.c.session_id)
+_KEY = (_runs.c.tenant_id == bindparam("tenant")) & (_runs.c.run_id == bindparam("run"))
+_GET = select(_runs).where(_KEY)
+_LOCK = _GET.with_for_update(key_share=True)
+_INSERT = insert(_runs)
+_CLAIM = (
+    update(_runs)
+    .where(_KEY, _runs.c.status == RunStatus.queued.value)
+    .values(
+        status=RunStatus.running.value,
+        attempt=_runs.c.attempt + 1,
+        worker_id=bindparam("worker"),
+        started_at=func.coalesce(_runs.c.started_at, bindparam("at", type_=_runs.c.started_at.type)),
+    )
+    .returning(_runs)
+)
+_SET_BASE = update(_runs).where(_KEY).values(base_revision=bindparam("base"))
+_FENCE = (
+    select(_runs.c.run_id, _runs.c.attempt)
+    .where(
+        _runs.c.tenant_id == bindparam("tenant"),
+        _runs.c.run_id.in_(bindparam("runs", expanding=True)),
+        _runs.c.status == RunStatus.running.value,
+    )
+    .order_by(_runs.c.run_id)
+    .with_for_update(key_share=True)
+)
+_FINISH = (
+    update(_runs)
+    .where(_KEY)
+    .values(
+        status=bindparam("to"),
+        content=bindparam("set_content"),
+        content_truncated=bindparam("truncated"),
+        error=bindparam("set_error"),
+        session_revision=bindparam("revision"),
+        finished_at=bindparam("at"),
+    )
+)
+_IN_QUEUE = (
+    (_runs.c.tenant_id == bindparam("tenant"))
+    & (_runs.c.session_id == bindparam("session"))
+    & (_runs.c.status == RunStatus.queued.value)
+)
+_NEXT = select(_runs).where(_IN_QUEUE).order_by(_runs.c.ordinal).limit(1)
+_POSITION = (
+    select(func.count())
+    .select_from(_runs.join(_sessions, _OF_SESSION))
+    .where(
+        _IN_QUEUE,
+        _runs.c.ordinal <= bindparam("upto"),
+        _runs.c.run_id != func.coalesce(_sessions.c.active_run_id, ""),
+    )
+)
+_READY = (
+    select(_runs)
+    .join_from(_runs, _sessions, _OF_SESSION)
+    .where(
+        _runs.c.tenant_id == bindparam("tenant"),
+        _runs.c.status == RunStatus.queued.value,
+        _sessions.c.active_run_id == _runs.c.run_id,
+    )
+)
+_BY_STATUS = select(_runs).where(_runs.c.tenant_id == bindparam("tenant"), _runs.c.status == bindparam("with"))
+
+
+def get_run(transaction: Transaction, tenant: str, run: str) -> RunRow | None:
+    """The run, or None."""
+    row = transaction.execute(_GET, {"tenant": tenant, "run": run}).one_or_none()
+    return None if row is None else RunRow.of(row)
+
+
+def lock_run(transaction: Transaction, tenant: str, run: str) -> RunRow | None:
+    """The run, locked until the transaction ends."""
+    row = transaction.execute(_LOCK, {"tenant": tenant, "run": run}).one_or_none()
+    return None if row is None else RunRow.of(row)
+
+
+def insert_run(transaction: Transaction, row: RunRow) -> None:
+    """Add the run."""
+    transaction.execute(_INSERT, row.model_dump())
+
+
+def claim_run(transaction: Transaction, tenant: str, run: str, *, worker: str, at: datetime) -> RunRow | None:
+    """Take a queued run for a worker, as one more attempt; None when it is not queued."""
+    row = transaction.execute(_CLAIM, {"tenant": tenant, "run": run, "worker": worker, "at": at}).one_or_none()
+    return None if row is None else RunRow.of(row)
+
+
+def set_base_revision(transaction: Transaction, tenant: str, run: str, base_revision: int) -> None:
+    """Freeze the state that the run starts from."""
+    transaction.execute(_SET_BASE, {"tenant": tenant, "run": run, "base": base_revision})
+
+
+def lock_attempts(transaction: Transaction, tenant: str, runs: Collection[str]) -> dict[str, int]:
+    """The fence: the attempts of those of the runs that are running, locked until the transaction ends."""
+    rows = transaction.execute(_FENCE, {"tenant": tenant, "runs": list(runs)})
+    return {row.run_id: row.attempt for row in rows}
+
+
+def finish_run(
+    transaction: Transaction,
+    tenant: str,
+    run: str,
+    *,
+    status: RunStatus,
+    content: str | None,
+    content_truncated: bool,
+    error: str | None,
+    session_revision: int,
+    at: datetime,
+) -> None:
+    """Write how the run ended."""
+    parameters = {
+        "tenant": tenant,
+        "run": run,
+        "to": status.value,
+        "set_content": content,
+        "truncated": content_truncated,
+        "set_error": error,
+        "revision": session_revision,
+        "at": at,
+    }
+    transaction.execute(_FINISH, parameters)
+
+
+def next_queued_run(transaction: Transaction, tenant: str, session: str) -> RunRow | None:
+    """The run that waits longest for its turn in the session."""
+    row = transaction.execute(_NEXT, {"tenant": tenant, "session": session}).one_or_none()
+    return None if row is None else RunRow.of(row)
+
+
+def queue_position(transaction: Transaction, run: RunRow) -> int | None:
+    """The place of a queued run among those that wait for the session's turn, from 1; None when it has the turn."""
+    parameters = {"tenant": run.tenant_id, "session": run.session_id, "upto": run.ordinal}
+    return int(transaction.execute(_POSITION, parameters).scalar_one()) or None
+
+
+def runs_with_status(transaction: Transaction, tenant: str, status: RunStatus) -> list[RunRow]:
+    """All runs of a status that few have at a time."""
+    rows = transaction.execute(_BY_STATUS, {"tenant": tenant, "with": status.value})
+    return [RunRow.of(row) for row in rows]
+
+
+def ready_runs(transaction: Transaction, tenant: str) -> list[RunRow]:
+    """Queued runs that have their session's turn."""
+    return [RunRow.of(row) for row in transaction.execute(_READY, {"tenant": tenant})]
+
+
+def list_runs(
+    transaction: Transaction, tenant: str, *, filters: dict[str, Any], before: str | None, limit: int
+) -> list[RunRow]:
+    """Runs with the columns given, newest first, those made before the cursor's."""
+    statement = select(_runs).where(_runs.c.tenant_id == tenant)
+    for column, value in filters.items():
+        statement = statement.where(_runs.c[column] == value)
+    if before is not None:
+        statement = statement.where(_runs.c.run_id < before)
+    statement = statement.order_by(_runs.c.run_id.desc()).limit(limit)
+    return [RunRow.of(row) for row in transaction.execute(statement)]

@@ -1,0 +1,236 @@
+"""The tables. JSON is kept as the text that our encoder wrote, the same on both databases."""
+
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    Text,
+    TypeDecorator,
+    text,
+)
+from sqlmodel import Field, SQLModel
+
+DEFAULT_TENANT = "default"
+"""The one tenant there is until authentication is on."""
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware moment in UTC; SQLite keeps it without the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """To the database."""
+        if value is not None and dialect.name == "sqlite":
+            return value.astimezone(UTC).replace(tzinfo=None)
+        return value
+
+    def process_result_value(self, value: datetime | None, _dialect: Any) -> datetime | None:
+        """From the database."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Table(SQLModel):
+    """Base of the tables, with metadata of our own, so that nobody else's tables mix in."""
+
+    metadata = metadata
+
+    @classmethod
+    def of(cls, row: Any) -> Self:
+        """The row of a statement that selected this table's columns."""
+        return cls(**row._mapping)
+
+
+def _text(*, null: bool = False, default: str | None = None) -> Any:
+    """A column of unbounded text."""
+    return Field(default=default, sa_column=Column(Text, nullable=null))
+
+
+class SessionRow(Table, table=True):
+    """A session: who it belongs to, its newest revision, and the run that has its turn."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant_id", "session_id"),
+        Index("ix_sessions_created", "tenant_id", "created_at", "session_id"),
+        Index("ix_sessions_workflow", "tenant_id", "workflow", "created_at", "session_id"),
+        Index("ix_sessions_user", "tenant_id", "user_id", "created_at", "session_id"),
+        Index("ix_sessions_name", "tenant_id", "name", "created_at", "session_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+    tenant_id: str
+    session_id: str
+    workflow: str
+    user_id: str | None = None
+    name: str | None = None
+    annotations: str = _text(default="{}")
+    """The caller's `metadata`; SQLAlchemy keeps that name for itself."""
+    revision: int = 0
+    snapshot_cost: int = 0
+    """What reading the newest state costs since the last snapshot, in bytes; see store/revisions.py."""
+    run_count: int = 0
+    """Runs ever accepted; numbers them in their order of arrival."""
+    active_run_id: str | None = None
+    created_at: datetime = Field(sa_type=Instant)
+    updated_at: datetime = Field(sa_type=Instant)
+
+
+class RevisionRow(Table, table=True):
+    """One change of a session's state: the RFC 6902 patch, who made it, and now and then the whole document."""
+
+    __tablename__ = "session_revisions"
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant_id", "session_id", "revision"),
+        ForeignKeyConstraint(
+            ["tenant_id", "session_id"], ["sessions.tenant_id", "sessions.session_id"], ondelete="CASCADE"
+        ),
+        Index(
+            "ix_session_revisions_snapshot",
+            "tenant_id",
+            "session_id",
+            "revision",
+            sqlite_where=text("snapshot IS NOT NULL"),
+            postgresql_where=text("snapshot IS NOT NULL"),
+        ),
+    )
+
+    tenant_id: str
+    session_id: str
+    revision: int
+    created_at: datetime = Field(sa_type=Instant)
+    run_id: str | None = None
+    caller: str | None = None
+    patch: str = _text()
+    snapshot: str | None = _text(null=True)
+
+
+class RunRow(Table, table=True):
+    """One start of a workflow."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant_id", "run_id"),
+        ForeignKeyConstraint(
+            ["tenant_id", "session_id"], ["sessions.tenant_id", "sessions.session_id"], ondelete="CASCADE"
+        ),
+        Index("ix_runs_session", "tenant_id", "session_id", "run_id"),
+        Index("ix_runs_workflow", "tenant_id", "workflow", "run_id"),
+        Index("ix_runs_user", "tenant_id", "user_id", "run_id"),
+        Index("ix_runs_status", "tenant_id", "status", "run_id"),
+        Index(
+            "ix_runs_queue",
+            "tenant_id",
+            "session_id",
+            "ordinal",
+            sqlite_where=text("status = 'queued'"),
+            postgresql_where=text("status = 'queued'"),
+        ),
+    )
+
+    tenant_id: str
+    run_id: str
+    workflow: str
+    session_id: str
+    user_id: str | None = None
+    status: str
+    ordinal: int
+    """Its number in the session's order of arrival."""
+    attempt: int = 0
+    worker_id: str | None = None
+    """Who claimed it last."""
+    input: str = _text()
+    content: str | None = _text(null=True)
+    content_truncated: bool = False
+    error: str | None = _text(null=True)
+    annotations: str = _text(default="{}")
+    state_patch: str | None = _text(null=True)
+    """The request's `session_state`: a merge patch that is applied when the run starts."""
+    on_disconnect: str = "continue"
+    timeout_seconds: float | None = None
+    base_revision: int | None = None
+    """The state that the run started from."""
+    session_revision: int | None = None
+    """The state that it left."""
+    created_at: datetime = Field(sa_type=Instant)
+    started_at: datetime | None = Field(default=None, sa_type=Instant)
+    finished_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class EventRow(Table, table=True):
+    """One event of a run: its payload is the JSON that goes over the wire, written once and sent as it is."""
+
+    __tablename__ = "run_events"
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant_id", "run_id", "sequence"),
+        {"sqlite_with_rowid": False},
+    )
+
+    tenant_id: str
+    run_id: str
+    sequence: int
+    event: str
+    payload: str = _text()
+    result: str | None = _text(null=True)
+    """What a finished step returned, for replay; not for the wire."""
+
+
+class WorkerRow(Table, table=True):
+    """A process that executes runs; alive as long as its heartbeat is younger than the lease."""
+
+    __tablename__ = "workers"
+    __table_args__ = (PrimaryKeyConstraint("worker_id"), {"sqlite_with_rowid": False})
+
+    worker_id: str
+    host: str
+    process_id: int = Field(sa_type=BigInteger)
+    started_at: datetime = Field(sa_type=Instant)
+    heartbeat_at: datetime = Field(sa_type=Instant)
+
+
+class IdempotencyRow(Table, table=True):
+    """An Idempotency-Key that was used, and the run that it stands for."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant_id", "key"),
+        Index("ix_idempotency_keys_created", "created_at"),
+        {"sqlite_with_rowid": False},
+    )
+
+    tenant_id: str
+    key: str
+    request_hash: str
+    run_id: str
+    created_at: datetime = Field(sa_type=Instant)
+
+
+class ImportRow(Table, table=True):
+    """A table of the seed's that was taken over on first use, so that it happens once."""
+
+    __tablename__ = "imports"
+    __table_args__ = (PrimaryKeyConstraint("tenant_id", "source"), {"sqlite_with_rowid": False})
+
+    tenant_id: str
+    source: str
+    imported_at: datetime = Field(sa_type=Instant)

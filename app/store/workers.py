@@ -1,0 +1,28 @@
+"""The rows of workers."""
+
+from datetime import datetime
+
+from sqlalchemy import bindparam, delete, insert, update
+
+from app.store.database import Transaction
+from app.store.tables import WorkerRow
+
+_workers = WorkerRow.__table__  # type: ignore[attr-defined]
+_INSERT = insert(_workers)
+_BEAT = update(_workers).where(_workers.c.worker_id == bindparam("worker")).values(heartbeat_at=bindparam("at"))
+_DELETE = delete(_workers).where(_workers.c.worker_id == bindparam("worker"))
+
+
+def insert_worker(transaction: Transaction, row: WorkerRow) -> None:
+    """Add the worker."""
+    transaction.execute(_INSERT, row.model_dump())
+
+
+def beat(transaction: Transaction, worker: str, at: datetime) -> bool:
+    """Say that the worker lives; False when it was given up."""
+    return transaction.execute(_BEAT, {"worker": worker, "at": at}).rowcount == 1
+
+
+def delete_worker(transaction: Transaction, worker: str) -> None:
+    """Remove the worker."""
+    transaction.execute(_DELETE, {"worker": worker})

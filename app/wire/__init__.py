@@ -1,0 +1,1 @@
+"""What goes over the wire: JSON bodies and SSE frames, and nothing about how they come to be."""

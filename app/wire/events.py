@@ -1,0 +1,95 @@
+"""The payload of an event: what its author says, sealed with what the server knows of it."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.clock import rfc3339
+from app.wire.bodies import Instant
+from app.wire.runs import RunError
+from app.workflow.encoding import encode
+
+
+class Envelope:
+    """The members that are the same in every event of one run."""
+
+    def __init__(self, *, run_id: str, session_id: str, workflow: str) -> None:
+        members = {"run_id": run_id, "session_id": session_id, "workflow": workflow}
+        self._same = b"," + encode(members)[1:-1]
+
+    def seal(self, head: bytes, *, sequence: int, at: datetime) -> bytes:
+        """The payload of an event whose own members are the JSON object `head`, at its place in the log."""
+        return b'%b%b,"sequence":%d,"created_at":"%b"}' % (head[:-1], self._same, sequence, rfc3339(at).encode())
+
+
+def server_event(event: str, **members: Any) -> bytes:
+    """The head of one of the server's own events, without its null members."""
+    return encode({"event": event} | {name: value for name, value in members.items() if value is not None})
+
+
+class Event(BaseModel):
+    """One event of a run. An author's event carries what its RunResponse carried; null members are left out."""
+
+    model_config = ConfigDict(extra="allow")
+
+    event: str = Field(examples=["RunResponse"])
+    content: Any = None
+    content_type: str | None = None
+    run_id: str
+    session_id: str
+    workflow: str
+    sequence: int = Field(ge=1, description="Its number in the run: 1, 2, 3 … without a gap.")
+    created_at: Instant
+
+
+class RunQueued(Event):
+    """The run waits for its session; sent only when it must."""
+
+    event: Literal["RunQueued"]
+    position: int
+
+
+class WorkflowStarted(Event):
+    """An attempt begins."""
+
+    event: Literal["WorkflowStarted"]
+    input: dict[str, Any]
+    attempt: int
+
+
+class StepStarted(Event):
+    """A step is about to be executed."""
+
+    event: Literal["StepStarted"]
+    name: str
+
+
+class StepCompleted(Event):
+    """A step's result is on disk; it will not be executed again."""
+
+    event: Literal["StepCompleted"]
+    name: str
+    seconds: float
+
+
+class StateSaved(Event):
+    """The session's state has a new revision by this run."""
+
+    event: Literal["StateSaved"]
+    revision: int
+    paths: list[str] = Field(description="JSON Pointers to what changed.")
+    conflicts: list[str] = Field(description="Those where another writer had changed the same value; the run's won.")
+
+
+class RunFinished(Event):
+    """The last event of every run."""
+
+    event: Literal["RunFinished"]
+    status: Literal["completed", "failed", "cancelled"]
+    content_truncated: bool | None = None
+    error: RunError | None = None
+    session_revision: int
+
+
+SERVER_EVENTS = (RunQueued, WorkflowStarted, StepStarted, StepCompleted, StateSaved, RunFinished)

@@ -1,0 +1,11 @@
+"""Server-sent events as bytes."""
+
+
+def frame(sequence: int | str, event: str, payload: bytes) -> bytes:
+    """One event as it goes over the wire; the payload is one line of JSON."""
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (str(sequence).encode(), event.encode(), payload)
+
+
+def retry(milliseconds: int) -> bytes:
+    """The field that opens a stream: how long a client waits before it comes back. It joins the frame after it."""
+    return b"retry: %d\n" % milliseconds
