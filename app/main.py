@@ -117,7 +117,8 @@ class Millstream:
 def listen(settings: Settings) -> socket.socket:
     """A listening socket; raises ConfigurationError when the address is taken."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # small answers wait for nothing
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MILLISECONDS)
@@ -140,7 +141,7 @@ def hold_database(settings: Settings) -> Iterator[None]:
         return
     database = Path(make_url(settings.database_url).database or "").absolute()
     database.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{database}.lock", "a+") as lock:
+    with database.with_name(f"{database.name}.lock").open("a+") as lock:
         _lock(lock, database)
         yield
 

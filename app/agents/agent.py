@@ -50,7 +50,9 @@ class Agent(PerRun):
         timeout_seconds: float | None = None,
         **options: Any,
     ) -> None:
-        """`retries` is how often a request is sent again after a failure that may pass: 408, 409, 425, 429, 5xx, no
+        """Nothing is asked or loaded yet.
+
+        `retries` is how often a request is sent again after a failure that may pass: 408, 409, 425, 429, 5xx, no
         connection, or no answer (of a stream: no piece) within `timeout_seconds`. `description` and `expected_output`
         join the instructions. The seed's other options (`markdown`, `debug_mode` …) are taken and have no effect.
         """
@@ -162,10 +164,13 @@ def _start(question: Question) -> AsyncIterator[Any]:
     return stream(question)
 
 
-_SEED_OPTIONS = frozenset(
-    "add_datetime_to_instructions add_history_to_messages agent_id cache_session debug_mode exponential_backoff "
-    "introduction markdown memory monitoring num_history_responses num_history_runs parse_response "
-    "prevent_hallucinations prevent_prompt_leakage read_chat_history reasoning role save_response_to_file "
-    "search_knowledge session_id session_state show_tool_calls storage stream stream_intermediate_steps "
-    "structured_outputs telemetry tool_call_limit use_json_mode user_id".split()
-)
+# fmt: off
+_SEED_OPTIONS = frozenset({
+    "add_datetime_to_instructions", "add_history_to_messages", "agent_id", "cache_session", "debug_mode",
+    "exponential_backoff", "introduction", "markdown", "memory", "monitoring", "num_history_responses",
+    "num_history_runs", "parse_response", "prevent_hallucinations", "prevent_prompt_leakage", "read_chat_history",
+    "reasoning", "role", "save_response_to_file", "search_knowledge", "session_id", "session_state",
+    "show_tool_calls", "storage", "stream", "stream_intermediate_steps", "structured_outputs", "telemetry",
+    "tool_call_limit", "use_json_mode", "user_id",
+})
+# fmt: on

@@ -32,6 +32,7 @@ LONGEST_SAYING = 300
 SHORTEST_SECRET = 8
 
 _PASSING = (ModelRateLimitError, ModelUnavailableError, ModelServerError, ModelConnectionError, ModelRequestTimeout)
+_SERVER_ERRORS = 500
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
 _KEY = re.compile(r"(?i)\b(?:bearer\s+\S+|(?:sk|pk|gsk|xai)-[\w*.-]{4,})")
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
@@ -58,7 +59,7 @@ def may_pass(error: ModelAPIError) -> bool:
     if isinstance(error, ModelHTTPError):
         if error.provider_retry_hint is not None:
             return error.provider_retry_hint
-        return error.status_code in _PASSING_STATUS or error.status_code >= 500
+        return error.status_code in _PASSING_STATUS or error.status_code >= _SERVER_ERRORS
     return isinstance(error, _PASSING)
 
 

@@ -52,7 +52,7 @@ class LocalServer:
     def _start(self) -> tuple["subprocess.Popen[str]", Endpoint]:
         # -P keeps this folder off the path; a session of its own, so that Ctrl-C reaches the parent alone, which may
         # still need answers while it ends its runs
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  all of it is our own
             [sys.executable, "-P", str(Path(__file__).with_name("local_server.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -76,8 +76,10 @@ class LocalServer:
 
 @cache
 def local_server() -> LocalServer:
-    """The one of this process. Agents are class attributes of workflows, so nobody could hand them a server; and a
-    second one would cost its memory again. Raises NoModel where the extra is not installed.
+    """The one of this process; raises NoModel where the extra is not installed.
+
+    Agents are class attributes of workflows, so nobody could hand them a server, and a second would cost its memory
+    again.
     """
     model = local_model_file()
     if model is None:

@@ -19,6 +19,7 @@ from app.workflow.encoding import encode
 router = APIRouter(tags=["events"])
 
 LARGEST_CURSOR = 2**31 - 1
+CURSOR_DIGITS = 10
 PARAMETERS = [
     header("Accept", "text/event-stream (the default) streams; application/json gets a page."),
     header("Last-Event-ID", "The sequence of the last event seen; wins over `after`."),
@@ -79,6 +80,6 @@ def _stream_cursor(request: Request) -> int:
 
 
 def _number(text: str) -> int | None:
-    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+    if not (text.isascii() and text.isdigit() and len(text) <= CURSOR_DIGITS):
         return None
     return min(int(text), LARGEST_CURSOR)

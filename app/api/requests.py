@@ -1,5 +1,6 @@
 """Reading requests: bodies within their limit, media types, conditional headers, accept headers."""
 
+import re
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -13,6 +14,9 @@ JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 EVENT_STREAM = "text/event-stream"
+
+_TAG = re.compile(r'(?:W/)?"[^"]*"')
+_REVISION_TAG = re.compile(r'"[0-9]{1,18}"')
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -92,19 +96,12 @@ def if_match(request: Request, *, required: bool = False) -> frozenset[int] | No
     if header.strip() == "*":
         return None
     tags = [tag.strip() for tag in header.split(",") if tag.strip()]
-    if not tags or any(not _is_tag(tag) for tag in tags):
+    if not tags or not all(_TAG.fullmatch(tag) for tag in tags):
         raise Malformed(
             f"If-Match is {header[:100]!r}; send an ETag as it was given, quotes included", code="invalid_if_match"
         )
     # A weak tag never matches in If-Match (RFC 9110); neither does one that names no revision.
-    return frozenset(
-        int(tag[1:-1]) for tag in tags if tag[1:-1].isdigit() and not tag.startswith("W/") and len(tag) < 20
-    )
-
-
-def _is_tag(tag: str) -> bool:
-    bare = tag.removeprefix("W/")
-    return len(bare) >= 2 and bare[0] == bare[-1] == '"' and '"' not in bare[1:-1]
+    return frozenset(int(tag[1:-1]) for tag in tags if _REVISION_TAG.fullmatch(tag))
 
 
 def if_none_match(request: Request, etag: str) -> bool:

@@ -23,6 +23,7 @@ from app.workflow.status import ENDED
 
 router = APIRouter(tags=["runs"])
 
+MAX_KEY_CHARACTERS = 255
 MAX_WAIT_SECONDS = 60.0
 """Of `Prefer: wait`: proxies cut what is silent for longer."""
 
@@ -114,7 +115,7 @@ def _answer(run: dict[str, Any], status: int, headers: dict[str, str] | None = N
 
 def _idempotency_key(request: Request) -> str | None:
     key = request.headers.get("idempotency-key")
-    if key is not None and not (1 <= len(key) <= 255 and key.isprintable()):
+    if key is not None and not (1 <= len(key) <= MAX_KEY_CHARACTERS and key.isprintable()):
         raise Malformed("an Idempotency-Key has 1 to 255 printable characters", code="invalid_idempotency_key")
     return key
 

@@ -1,6 +1,7 @@
 """Routes about sessions."""
 
 import hashlib
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter
@@ -125,6 +126,6 @@ def etag_of(session: dict[str, Any]) -> str:
 
 def _answer(session: dict[str, Any], status: int) -> Response:
     headers = {"ETag": etag_of(session)}
-    if status == 201:
+    if status == HTTPStatus.CREATED:
         headers["Location"] = f"/sessions/{session['session_id']}"
     return Response(encode(session), status_code=status, media_type=JSON, headers=headers)

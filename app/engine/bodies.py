@@ -37,8 +37,8 @@ class AsyncBody:
         try:
             return await asyncio.shield(self._task)
         except asyncio.CancelledError:
-            if self._task.done():
-                raise RunStopped from None
+            if self._task.cancelled():
+                raise RunStopped("the run's own task was cancelled") from None
             self._task.cancel()
             raise
 

@@ -12,7 +12,7 @@ from app.engine.content import ContentTally
 from app.engine.endings import Outcome, StateChange, end_run, failed, failure_of, save_state
 from app.engine.seam import Engine
 from app.engine.states import States
-from app.engine.steps import AsyncRuntime, Journal, RunStopped, SyncRuntime
+from app.engine.steps import AsyncRuntime, Journal, SyncRuntime
 from app.engine.writer import Appender, Fenced, RunLog
 from app.errors import NotFound, Unavailable
 from app.store import sessions
@@ -86,10 +86,10 @@ class Execution:
                 return self._stopped_outcome()
             mine = await self._document()
             content = self._tally.result(returned)
-        except Fenced:
+        except (Fenced, asyncio.CancelledError):  # the run is another's now, or this process is going
             raise
         except BaseException as error:
-            if self._stopped is not None or isinstance(error, RunStopped | asyncio.CancelledError):
+            if self._stopped is not None:
                 return self._stopped_outcome()
             logger.info("run_failed", extra={"run_id": self._run.run_id}, exc_info=error)
             return failure_of(error, step=self._journal.step_of(error))

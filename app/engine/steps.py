@@ -1,7 +1,7 @@
 """Steps and saves of a run in progress: the runtimes that author code sees, over one journal.
 
-A step's function is called only after its StepStarted is committed under the fence, and its result is committed before
-the author gets it. So a worker that has lost the run starts no step, and a result that was used is never computed twice.
+A step's function is called only after its StepStarted is committed under the fence, and its result is committed
+before the author gets it. So a worker that has lost the run starts no step, and a result that was used is never computed twice.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class RunStopped(BaseException):
     """The run was asked to stop; raised in sync author code at its next step or yield."""
 
 
-class StepTimeout(TimeoutError):
+class StepTimeoutError(TimeoutError):
     """A step took longer than its timeout allows."""
 
 
@@ -272,4 +272,4 @@ def _timeout_of(call: StepCall, error: TimeoutError) -> TimeoutError:
     """Our own error when it was the step's timeout, else the one that the function raised."""
     if call.timeout_seconds is None or str(error):
         return error
-    return StepTimeout(f"the step {call.name!r} took longer than {call.timeout_seconds:g} seconds")
+    return StepTimeoutError(f"the step {call.name!r} took longer than {call.timeout_seconds:g} seconds")

@@ -121,7 +121,7 @@ class RunLog:
                 self.fail(fenced)
                 raise
             except BaseException:
-                self.pending.extendleft(reversed(pending))
+                self.give_back(pending)
                 raise
             self.written(appender, len(pending))
         if self.pending:
@@ -132,6 +132,10 @@ class RunLog:
         """The oldest pending events, up to a number."""
         self._awake = False  # before taking: whoever puts from now on rings again
         return [self.pending.popleft() for _ in range(min(count, len(self.pending)))]
+
+    def give_back(self, pending: list[PendingEvent]) -> None:
+        """They were not written after all."""
+        self.pending.extendleft(reversed(pending))
 
     def appender(self, pending: Iterable[PendingEvent]) -> "Appender":
         """The events with their numbers, not yet written."""
@@ -230,50 +234,62 @@ class EventWriter:
 
     async def _write_batch(self) -> None:
         """One commit for the logs that nobody else is writing just now; those wake us when they are done."""
-        batch: list[tuple[RunLog, list[PendingEvent], Appender]] = []
+        batch = await self._take_batch()
+        try:
+            with self.metrics.commit_seconds.time():
+                lost = await self.database.write(lambda transaction: _append(transaction, batch))
+        except Unavailable:
+            for part in batch:
+                part.log.give_back(part.pending)
+                part.log.writing.release()
+                self.wake(part.log)
+            raise
+        except Exception as error:
+            logger.exception("events_lost", extra={"run_ids": [part.log.run_id for part in batch]})
+            for part in batch:
+                part.log.writing.release()
+                part.log.fail(error)
+            return
+        for part in batch:
+            part.log.writing.release()
+            if part.log in lost:
+                part.log.fail(Fenced(part.log.run_id))
+                continue
+            part.log.written(part.appender, len(part.pending))
+            if part.log.pending:
+                self.wake(part.log)
+
+    async def _take_batch(self) -> "list[_Part]":
+        batch: list[_Part] = []
         rows = 0
         for log in list(self._dirty):
             if rows >= MAX_ROWS:
                 break
             del self._dirty[log]
-            if log.writing.locked():
-                continue
-            await log.writing.acquire()
-            pending = log.take(MAX_ROWS - rows)
-            rows += len(pending)
-            batch.append((log, pending, log.appender(pending)))
-        try:
-            with self.metrics.commit_seconds.time():
-                lost = await self.database.write(lambda transaction: _append(transaction, batch))
-        except Unavailable:
-            for log, pending, _ in batch:
-                log.pending.extendleft(reversed(pending))
-                log.writing.release()
-                self.wake(log)
-            raise
-        except Exception as error:
-            logger.exception("events_lost", extra={"run_ids": [log.run_id for log, _, _ in batch]})
-            for log, _, _ in batch:
-                log.writing.release()
-                log.fail(error)
-            return
-        for log, pending, appender in batch:
-            log.writing.release()
-            if log in lost:
-                log.fail(Fenced(log.run_id))
-                continue
-            log.written(appender, len(pending))
-            if log.pending:
-                self.wake(log)
+            if not log.writing.locked():
+                await log.writing.acquire()
+                pending = log.take(MAX_ROWS - rows)
+                rows += len(pending)
+                batch.append(_Part(log, pending, log.appender(pending)))
+        return batch
 
 
-def _append(transaction: Transaction, batch: list[tuple[RunLog, list[PendingEvent], Appender]]) -> set[RunLog]:
+class _Part(NamedTuple):
+    """What one log adds to a batch."""
+
+    log: RunLog
+    pending: list[PendingEvent]
+    appender: Appender
+
+
+def _append(transaction: Transaction, batch: list[_Part]) -> set[RunLog]:
     """Write the batch's events but those of runs that this process has lost; which these are."""
     lost: set[RunLog] = set()
-    tenants = {log.tenant for log, _, _ in batch}
     attempts = {
-        tenant: runs.lock_attempts(transaction, tenant, [log.run_id for log, _, _ in batch if log.tenant == tenant])
-        for tenant in tenants
+        tenant: runs.lock_attempts(
+            transaction, tenant, [part.log.run_id for part in batch if part.log.tenant == tenant]
+        )
+        for tenant in {part.log.tenant for part in batch}
     }
     rows: list[NewEvent] = []
     for log, _, appender in batch:

@@ -5,9 +5,9 @@ from datetime import datetime
 from sqlalchemy import bindparam, delete, insert, select
 
 from app.store.database import Transaction
-from app.store.tables import IdempotencyRow
+from app.store.tables import IdempotencyRow, IdempotencyTable, table_of
 
-_keys = IdempotencyRow.__table__  # type: ignore[attr-defined]
+_keys = table_of(IdempotencyTable)
 _GET = select(_keys).where(_keys.c.tenant_id == bindparam("tenant"), _keys.c.key == bindparam("name"))
 _INSERT = insert(_keys)
 _EXPIRE = delete(_keys).where(_keys.c.created_at < bindparam("before"))

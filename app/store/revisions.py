@@ -9,14 +9,14 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, insert, select
 
 from app.store.database import Transaction
-from app.store.tables import RevisionRow
+from app.store.tables import RevisionRow, RevisionTable, table_of
 
 PATCH_OVERHEAD_BYTES = 256
 """What reading one patch costs beside its bytes."""
 SNAPSHOT_FLOOR_BYTES = 16 * 1024
 """No snapshot is due below this cost, however small the document."""
 
-_revisions = RevisionRow.__table__  # type: ignore[attr-defined]
+_revisions = table_of(RevisionTable)
 _OF_SESSION = (_revisions.c.tenant_id == bindparam("tenant")) & (_revisions.c.session_id == bindparam("session"))
 _INSERT = insert(_revisions)
 _LAST_SNAPSHOT = (

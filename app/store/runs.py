@@ -7,11 +7,11 @@ from typing import Any
 from sqlalchemy import bindparam, func, insert, select, update
 
 from app.store.database import Transaction
-from app.store.tables import RunRow, SessionRow
+from app.store.tables import RunRow, RunTable, SessionTable, table_of
 from app.workflow.status import RunStatus
 
-_runs = RunRow.__table__  # type: ignore[attr-defined]
-_sessions = SessionRow.__table__  # type: ignore[attr-defined]
+_runs = table_of(RunTable)
+_sessions = table_of(SessionTable)
 _OF_SESSION = (_sessions.c.tenant_id == _runs.c.tenant_id) & (_sessions.c.session_id == _runs.c.session_id)
 _KEY = (_runs.c.tenant_id == bindparam("tenant")) & (_runs.c.run_id == bindparam("run"))
 _GET = select(_runs).where(_KEY)

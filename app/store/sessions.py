@@ -8,9 +8,9 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.store.database import Transaction
-from app.store.tables import SessionRow
+from app.store.tables import SessionRow, SessionTable, table_of
 
-_sessions = SessionRow.__table__  # type: ignore[attr-defined]
+_sessions = table_of(SessionTable)
 _KEY = (_sessions.c.tenant_id == bindparam("tenant")) & (_sessions.c.session_id == bindparam("session"))
 _GET = select(_sessions).where(_KEY)
 _LOCK = _GET.with_for_update()

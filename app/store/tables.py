@@ -1,16 +1,16 @@
 """The tables. JSON is kept as the text that our encoder wrote, the same on both databases."""
 
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from sqlalchemy import (
     BigInteger,
-    Column,
     DateTime,
     ForeignKeyConstraint,
     Index,
     MetaData,
     PrimaryKeyConstraint,
+    Table,
     Text,
     TypeDecorator,
     text,
@@ -50,41 +50,26 @@ class Instant(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Table(SQLModel):
-    """Base of the tables, with metadata of our own, so that nobody else's tables mix in."""
+class Row(SQLModel):
+    """Base of rows. A row is plain data: the classes that are tables derive from it, and are never made."""
 
     metadata = metadata
 
     @classmethod
     def of(cls, row: Any) -> Self:
-        """The row of a statement that selected this table's columns."""
-        return cls(**row._mapping)
+        """The row of a statement that selected this table's columns; the database has checked them."""
+        return cast("Self", cls.model_construct(**row._mapping))
 
 
-def _text(*, null: bool = False, default: str | None = None) -> Any:
-    """A column of unbounded text."""
-    return Field(default=default, sa_column=Column(Text, nullable=null))
-
-
-class SessionRow(Table, table=True):
+class SessionRow(Row):
     """A session: who it belongs to, its newest revision, and the run that has its turn."""
-
-    __tablename__ = "sessions"
-    __table_args__ = (
-        PrimaryKeyConstraint("tenant_id", "session_id"),
-        Index("ix_sessions_created", "tenant_id", "created_at", "session_id"),
-        Index("ix_sessions_workflow", "tenant_id", "workflow", "created_at", "session_id"),
-        Index("ix_sessions_user", "tenant_id", "user_id", "created_at", "session_id"),
-        Index("ix_sessions_name", "tenant_id", "name", "created_at", "session_id"),
-        {"sqlite_with_rowid": False},
-    )
 
     tenant_id: str
     session_id: str
     workflow: str
     user_id: str | None = None
     name: str | None = None
-    annotations: str = _text(default="{}")
+    annotations: str = Field(default="{}", sa_type=Text)
     """The caller's `metadata`; SQLAlchemy keeps that name for itself."""
     revision: int = 0
     snapshot_cost: int = 0
@@ -96,8 +81,35 @@ class SessionRow(Table, table=True):
     updated_at: datetime = Field(sa_type=Instant)
 
 
-class RevisionRow(Table, table=True):
+class SessionTable(SessionRow, table=True):
+    """The table of it."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant_id", "session_id"),
+        Index("ix_sessions_created", "tenant_id", "created_at", "session_id"),
+        Index("ix_sessions_workflow", "tenant_id", "workflow", "created_at", "session_id"),
+        Index("ix_sessions_user", "tenant_id", "user_id", "created_at", "session_id"),
+        Index("ix_sessions_name", "tenant_id", "name", "created_at", "session_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+
+class RevisionRow(Row):
     """One change of a session's state: the RFC 6902 patch, who made it, and now and then the whole document."""
+
+    tenant_id: str
+    session_id: str
+    revision: int
+    created_at: datetime = Field(sa_type=Instant)
+    run_id: str | None = None
+    caller: str | None = None
+    patch: str = Field(sa_type=Text)
+    snapshot: str | None = Field(default=None, sa_type=Text)
+
+
+class RevisionTable(RevisionRow, table=True):
+    """The table of it."""
 
     __tablename__ = "session_revisions"
     __table_args__ = (
@@ -115,18 +127,41 @@ class RevisionRow(Table, table=True):
         ),
     )
 
-    tenant_id: str
-    session_id: str
-    revision: int
-    created_at: datetime = Field(sa_type=Instant)
-    run_id: str | None = None
-    caller: str | None = None
-    patch: str = _text()
-    snapshot: str | None = _text(null=True)
 
-
-class RunRow(Table, table=True):
+class RunRow(Row):
     """One start of a workflow."""
+
+    tenant_id: str
+    run_id: str
+    workflow: str
+    session_id: str
+    user_id: str | None = None
+    status: str
+    ordinal: int
+    """Its number in the session's order of arrival."""
+    attempt: int = 0
+    worker_id: str | None = None
+    """Who claimed it last."""
+    input: str = Field(sa_type=Text)
+    content: str | None = Field(default=None, sa_type=Text)
+    content_truncated: bool = False
+    error: str | None = Field(default=None, sa_type=Text)
+    annotations: str = Field(default="{}", sa_type=Text)
+    state_patch: str | None = Field(default=None, sa_type=Text)
+    """The request's `session_state`: a merge patch that is applied when the run starts."""
+    on_disconnect: str = "continue"
+    timeout_seconds: float | None = None
+    base_revision: int | None = None
+    """The state that the run started from."""
+    session_revision: int | None = None
+    """The state that it left."""
+    created_at: datetime = Field(sa_type=Instant)
+    started_at: datetime | None = Field(default=None, sa_type=Instant)
+    finished_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class RunTable(RunRow, table=True):
+    """The table of it."""
 
     __tablename__ = "runs"
     __table_args__ = (
@@ -148,37 +183,21 @@ class RunRow(Table, table=True):
         ),
     )
 
+
+class EventRow(Row):
+    """One event of a run: its payload is the JSON that goes over the wire, written once and sent as it is."""
+
     tenant_id: str
     run_id: str
-    workflow: str
-    session_id: str
-    user_id: str | None = None
-    status: str
-    ordinal: int
-    """Its number in the session's order of arrival."""
-    attempt: int = 0
-    worker_id: str | None = None
-    """Who claimed it last."""
-    input: str = _text()
-    content: str | None = _text(null=True)
-    content_truncated: bool = False
-    error: str | None = _text(null=True)
-    annotations: str = _text(default="{}")
-    state_patch: str | None = _text(null=True)
-    """The request's `session_state`: a merge patch that is applied when the run starts."""
-    on_disconnect: str = "continue"
-    timeout_seconds: float | None = None
-    base_revision: int | None = None
-    """The state that the run started from."""
-    session_revision: int | None = None
-    """The state that it left."""
-    created_at: datetime = Field(sa_type=Instant)
-    started_at: datetime | None = Field(default=None, sa_type=Instant)
-    finished_at: datetime | None = Field(default=None, sa_type=Instant)
+    sequence: int
+    event: str
+    payload: str = Field(sa_type=Text)
+    result: str | None = Field(default=None, sa_type=Text)
+    """What a finished step returned, for replay; not for the wire."""
 
 
-class EventRow(Table, table=True):
-    """One event of a run: its payload is the JSON that goes over the wire, written once and sent as it is."""
+class EventTable(EventRow, table=True):
+    """The table of it."""
 
     __tablename__ = "run_events"
     __table_args__ = (
@@ -186,20 +205,9 @@ class EventRow(Table, table=True):
         {"sqlite_with_rowid": False},
     )
 
-    tenant_id: str
-    run_id: str
-    sequence: int
-    event: str
-    payload: str = _text()
-    result: str | None = _text(null=True)
-    """What a finished step returned, for replay; not for the wire."""
 
-
-class WorkerRow(Table, table=True):
+class WorkerRow(Row):
     """A process that executes runs; alive as long as its heartbeat is younger than the lease."""
-
-    __tablename__ = "workers"
-    __table_args__ = (PrimaryKeyConstraint("worker_id"), {"sqlite_with_rowid": False})
 
     worker_id: str
     host: str
@@ -208,15 +216,15 @@ class WorkerRow(Table, table=True):
     heartbeat_at: datetime = Field(sa_type=Instant)
 
 
-class IdempotencyRow(Table, table=True):
-    """An Idempotency-Key that was used, and the run that it stands for."""
+class WorkerTable(WorkerRow, table=True):
+    """The table of it."""
 
-    __tablename__ = "idempotency_keys"
-    __table_args__ = (
-        PrimaryKeyConstraint("tenant_id", "key"),
-        Index("ix_idempotency_keys_created", "created_at"),
-        {"sqlite_with_rowid": False},
-    )
+    __tablename__ = "workers"
+    __table_args__ = (PrimaryKeyConstraint("worker_id"), {"sqlite_with_rowid": False})
+
+
+class IdempotencyRow(Row):
+    """An Idempotency-Key that was used, and the run that it stands for."""
 
     tenant_id: str
     key: str
@@ -225,12 +233,33 @@ class IdempotencyRow(Table, table=True):
     created_at: datetime = Field(sa_type=Instant)
 
 
-class ImportRow(Table, table=True):
-    """A table of the seed's that was taken over on first use, so that it happens once."""
+class IdempotencyTable(IdempotencyRow, table=True):
+    """The table of it."""
 
-    __tablename__ = "imports"
-    __table_args__ = (PrimaryKeyConstraint("tenant_id", "source"), {"sqlite_with_rowid": False})
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant_id", "key"),
+        Index("ix_idempotency_keys_created", "created_at"),
+        {"sqlite_with_rowid": False},
+    )
+
+
+class ImportRow(Row):
+    """A table of the seed's that was taken over on first use, so that it happens once."""
 
     tenant_id: str
     source: str
     imported_at: datetime = Field(sa_type=Instant)
+
+
+class ImportTable(ImportRow, table=True):
+    """The table of it."""
+
+    __tablename__ = "imports"
+    __table_args__ = (PrimaryKeyConstraint("tenant_id", "source"), {"sqlite_with_rowid": False})
+
+
+def table_of(table: type[Row]) -> Table:
+    """What statements are made of."""
+    found: Table = table.__table__  # type: ignore[attr-defined]  # SQLModel sets it
+    return found

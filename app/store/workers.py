@@ -5,9 +5,9 @@ from datetime import datetime
 from sqlalchemy import bindparam, delete, insert, update
 
 from app.store.database import Transaction
-from app.store.tables import WorkerRow
+from app.store.tables import WorkerRow, WorkerTable, table_of
 
-_workers = WorkerRow.__table__  # type: ignore[attr-defined]
+_workers = table_of(WorkerTable)
 _INSERT = insert(_workers)
 _BEAT = update(_workers).where(_workers.c.worker_id == bindparam("worker")).values(heartbeat_at=bindparam("at"))
 _DELETE = delete(_workers).where(_workers.c.worker_id == bindparam("worker"))

@@ -82,14 +82,8 @@ def plain(value: Any, path: str = "", depth: int = 0) -> Any:
         return plain(value.value, path, depth)
     if isinstance(value, str):
         return _REPLACED.sub("\ufffd", value)
-    if isinstance(value, int):
-        if not SMALLEST_INTEGER <= value <= LARGEST_INTEGER:
-            raise Unencodable(f"the integer at {_named(path)} is beyond 64 bits; write it as a string", path=path)
-        return int(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise Unencodable(f"the number at {_named(path)} is {value}, which JSON does not have", path=path)
-        return float(value)
+    if isinstance(value, int | float):
+        return _plain_number(value, path)
     if depth >= MAX_DEPTH:
         raise Unencodable(f"the value at {_named(path)} is nested deeper than {MAX_DEPTH} levels", path=path)
     if isinstance(value, Mapping):
@@ -101,6 +95,16 @@ def plain(value: Any, path: str = "", depth: int = 0) -> Any:
     except TypeError:
         kind = type(value).__name__
         raise Unencodable(f"the value at {_named(path)} is a {kind}, which JSON cannot hold", path=path) from None
+
+
+def _plain_number(value: float, path: str) -> int | float:
+    if isinstance(value, int):
+        if not SMALLEST_INTEGER <= value <= LARGEST_INTEGER:
+            raise Unencodable(f"the integer at {_named(path)} is beyond 64 bits; write it as a string", path=path)
+        return int(value)
+    if not math.isfinite(value):
+        raise Unencodable(f"the number at {_named(path)} is {value}, which JSON does not have", path=path)
+    return float(value)
 
 
 def _plain_mapping(mapping: Mapping[Any, Any], path: str, depth: int) -> dict[str, Any]:

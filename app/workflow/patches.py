@@ -21,7 +21,7 @@ class _Missing:
 
 MISSING: Final = _Missing()
 
-_INDEX = re.compile("0|[1-9][0-9]*")
+_INDEX = re.compile("0|[1-9][0-9]{0,17}")
 _MEMBERS = {
     "add": ("path", "value"),
     "remove": ("path",),
@@ -145,10 +145,8 @@ def _merge_lists(base: list[Any], mine: list[Any], theirs: list[Any], path: str,
 
 
 def _diff_objects(before: dict[str, Any], after: dict[str, Any], path: str) -> list[Operation]:
-    operations: list[Operation] = []
-    for key in before:
-        if key not in after:
-            operations.append({"op": "remove", "path": f"{path}/{escape(key)}"})
+    gone = [key for key in before if key not in after]
+    operations: list[Operation] = [{"op": "remove", "path": f"{path}/{escape(key)}"} for key in gone]
     for key, value in after.items():
         if key in before:
             operations += diff(before[key], value, f"{path}/{escape(key)}")
@@ -255,7 +253,7 @@ def _place(parent: Any, token: str) -> Any:
 
 
 def _index(token: str) -> int:
-    if not _INDEX.fullmatch(token) or len(token) > 18:
+    if not _INDEX.fullmatch(token):
         raise Invalid(f"{token!r} is no index of a list: write 0, 1, 2 … or -", code="invalid_patch")
     return int(token)
 

@@ -45,18 +45,17 @@ class Registry:
             known = self._definitions.setdefault(definition.name, definition)
             if known.workflow is not definition.workflow:
                 raise ConfigurationError(
-                    f"the workflow name {definition.name!r} is used twice: {known.source} and {definition.source}; rename one"
+                    f"the workflow name {definition.name!r} is used twice:"
+                    f" {known.source} and {definition.source}; rename one"
                 )
 
     def get(self, name: str) -> WorkflowDefinition:
         """The workflow of that name; raises NotFound."""
         definition = self._definitions.get(name)
         if definition is None:
-            raise NotFound(
-                f"there is no workflow {name!r}; GET /workflows lists them",
-                code="unknown_workflow",
-                known=sorted(self._definitions)[:50],
-            )
+            known = sorted(self._definitions)[:50]
+            message = f"there is no workflow {name[:100]!r}; GET /workflows lists them"
+            raise NotFound(message, code="unknown_workflow", known=known)
         return definition
 
     def __iter__(self) -> Iterator[WorkflowDefinition]:

@@ -127,16 +127,18 @@ class BlogPostGenerator(Workflow):
 
 def written_post(state: dict[str, Any], topic: str) -> str | None:
     """The latest post on the topic."""
-    return next((post["blog_post"] for post in reversed(_posts(state)) if post["topic"] == topic), None)
+    for post in reversed(_posts(state)):
+        if isinstance(post, dict) and post.get("topic") == topic and isinstance(post.get("blog_post"), str):
+            return str(post["blog_post"])
+    return None
 
 
-def _posts(state: dict[str, Any]) -> list[dict[str, Any]]:
+def _posts(state: dict[str, Any]) -> list[Any]:
     """The posts of either shape that such workflows have kept: a list of {topic, blog_post}, or topic to text."""
     stored = state.get("blog_posts")
     if isinstance(stored, dict):
         return [{"topic": topic, "blog_post": text} for topic, text in stored.items()]
-    posts = stored if isinstance(stored, list) else []
-    return [post for post in posts if isinstance(post, dict) and {"topic", "blog_post"} <= post.keys()]
+    return stored if isinstance(stored, list) else []
 
 
 def _named(urls: list[str]) -> list[NewsArticle]:

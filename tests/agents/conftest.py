@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
 import pytest
 import uvicorn
 from starlette.applications import Starlette
@@ -60,8 +61,6 @@ class ModelServer:
         return JSONResponse({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
 
     async def _complete(self, request: Request) -> Response:
-        import anyio
-
         body = await request.json()
         self.requests.append(body)
         self.keys.append(request.headers.get("authorization"))

@@ -87,13 +87,14 @@ def test_tools_are_called_and_text_about_the_calls_is_kept_apart() -> None:
     assert "".join(pieces) == "Let me see.\n\nSun it is."
 
 
-def test_an_error_in_a_tool_is_the_authors() -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_in_a_tool_is_the_authors(stream: bool) -> None:
     def broken() -> str:
         """Never works."""
         raise KeyError("the author's")
 
     with pytest.raises(KeyError, match="the author's"):
-        Agent(model="test", tools=[broken]).run("x")
+        list(Agent(model="test", tools=[broken]).run("x", stream=stream))
 
 
 def test_description_instructions_and_expected_output_reach_the_model() -> None:
@@ -104,10 +105,19 @@ def test_description_instructions_and_expected_output_reach_the_model() -> None:
         return ModelResponse(parts=[TextPart("ok")])
 
     Agent(
-        model=FunctionModel(model), description="You bake.", instructions=["Be brief.", "Be kind."], expected_output="A loaf"
+        model=FunctionModel(model),
+        description="You bake.",
+        instructions=["Be brief.", "Be kind."],
+        expected_output="A loaf",
     ).run("x")
     assert seen[0] is not None
-    assert [line for line in seen[0].splitlines() if line] == ["You bake.", "Be brief.", "Be kind.", "The expected output:", "A loaf"]
+    assert [line for line in seen[0].splitlines() if line] == [
+        "You bake.",
+        "Be brief.",
+        "Be kind.",
+        "The expected output:",
+        "A loaf",
+    ]
 
 
 def test_the_seeds_options_are_taken_and_others_are_not() -> None:
@@ -147,12 +157,25 @@ def test_each_run_has_agents_of_its_own() -> None:
     assert Writing.writer.run_response is None
 
 
+def test_a_runs_agent_knows_nothing_of_what_the_classs_was_asked() -> None:
+    class Asked(Workflow):
+        """One agent."""
+
+        writer = Agent(model="test")
+
+    Asked.writer.run("bread")
+    assert Asked.writer.run_response is not None
+    assert Asked().writer.run_response is None
+
+
 def test_each_call_is_a_step_named_after_the_attribute(journal: Journal) -> None:
     list(Writing.run(_bound(journal), topic="bread"))
     assert [name for name, _ in journal.log] == ["writer", "writer", "person", "person"]
 
 
-def test_a_replay_gives_the_same_responses_from_the_log_alone(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_gives_the_same_responses_from_the_log_alone(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = _bound(journal)
     said = list(Writing.run(first, topic="bread"))
     second = _bound(journal.replay())
@@ -236,7 +259,8 @@ def test_a_slow_reader_holds_a_bounded_number_of_pieces() -> None:
 
     async def model(_: list[ModelMessage], __: AgentInfo) -> AsyncIterator[str]:
         nonlocal written
-        for written in range(1, 5001):
+        while written < 5000:
+            written += 1
             yield "x"
 
     pieces = Agent(model=FunctionModel(stream_function=model)).run("x", stream=True)

@@ -1,12 +1,13 @@
 """Models that fail: on a real server at a base URL, and as an author's own model object."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 from pydantic import BaseModel
 from pydantic_ai.exceptions import ModelHTTPError
-from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from app import Agent
@@ -103,7 +104,7 @@ def test_a_pause_that_is_too_long_fails_the_run_at_once(model_server: ModelServe
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_server_that_is_silent_is_asked_again_and_then_given_up(model_server: ModelServer, stream: bool) -> None:
     model_server.answers.extend([Answer(delay_seconds=0.6)] * 2)
-    with pytest.raises(ModelFailed, match="did not answer in time.*timeout_seconds"):
+    with pytest.raises(ModelFailed, match=r"did not answer in time.*timeout_seconds"):
         _ask(Agent(model="m", retries=1, timeout_seconds=0.2), stream=stream)
     assert len(model_server.requests) == 2
 
@@ -141,8 +142,6 @@ def test_tools_are_not_called_again_when_a_request_is_retried() -> None:
         if requests == 2:
             raise ModelHTTPError(503, "m")
         if len(messages) == 1:
-            from pydantic_ai.messages import ToolCallPart
-
             return ModelResponse(parts=[ToolCallPart(info.function_tools[0].name, {})])
         return ModelResponse(parts=[TextPart("baked")])
 
@@ -151,8 +150,6 @@ def test_tools_are_not_called_again_when_a_request_is_retried() -> None:
 
 
 def test_a_model_without_a_client_is_bounded_too() -> None:
-    import asyncio
-
     async def model(_: list[ModelMessage], __: AgentInfo) -> ModelResponse:
         await asyncio.sleep(30)
         raise AssertionError
@@ -170,7 +167,7 @@ def test_an_answer_of_the_wrong_shape_names_the_remedy() -> None:
     async def model(_: list[ModelMessage], __: AgentInfo) -> ModelResponse:
         return ModelResponse(parts=[TextPart("no loaf")])
 
-    with pytest.raises(ModelFailed, match="gave no usable answer.*response model"):
+    with pytest.raises(ModelFailed, match=r"gave no usable answer.*response model"):
         Agent(model=FunctionModel(model), response_model=Loaf, retries=1).run("x")
 
 

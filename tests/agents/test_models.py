@@ -32,7 +32,9 @@ def test_the_choice(model: str | None, settings: ModelSettings, kind: ModelKind,
     assert (choice.kind, choice.name, choice.small) == (kind, name, False)
 
 
-@pytest.mark.parametrize("base_url", ["localhost:11434", "ftp://host/v1", "http://", "http://host:99999/v1", "nonsense"])
+@pytest.mark.parametrize(
+    "base_url", ["localhost:11434", "ftp://host/v1", "http://", "http://host:99999/v1", "nonsense"]
+)
 def test_a_base_url_that_is_none(base_url: str) -> None:
     with pytest.raises(NoModel, match="MILLSTREAM_MODEL_BASE_URL"):
         choose(None, ModelSettings(base_url=base_url))

@@ -49,7 +49,9 @@ class Web:
         page = request.path_params["page"]
         self.asked[page] += 1
         self.hosts.add(request.headers["host"])
-        html = HTMLResponse(f"<html><head><title>On {page}</title></head><body><article><p>{TEXT}</p></article></body></html>")
+        html = HTMLResponse(
+            f"<html><head><title>On {page}</title></head><body><article><p>{TEXT}</p></article></body></html>"
+        )
         answers: dict[str, Response] = {
             "text": PlainTextResponse("# Rye\n\nRye keeps for a week."),
             "moved": RedirectResponse("/bread", 302),
@@ -57,8 +59,12 @@ class Web:
             "inside": RedirectResponse("http://169.254.169.254/latest/meta-data", 302),
             "file": RedirectResponse("file:///etc/passwd", 302),
             "large": PlainTextResponse("x" * (3 * 1024 * 1024)),
-            "bomb": Response(gzip.compress(b"x" * (64 * 1024 * 1024)), media_type="text/plain", headers={"Content-Encoding": "gzip"}),
-            "packed": Response(gzip.compress(b"packed rye"), media_type="text/plain", headers={"Content-Encoding": "gzip"}),
+            "bomb": Response(
+                gzip.compress(b"x" * (64 * 1024 * 1024)), media_type="text/plain", headers={"Content-Encoding": "gzip"}
+            ),
+            "packed": Response(
+                gzip.compress(b"packed rye"), media_type="text/plain", headers={"Content-Encoding": "gzip"}
+            ),
             "odd": Response(b"?", media_type="text/plain", headers={"Content-Encoding": "br"}),
             "image": Response(b"\x89PNG", media_type="image/png"),
             "gone": PlainTextResponse("no", 404),

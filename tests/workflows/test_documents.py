@@ -30,19 +30,32 @@ def test_nothing_is_found(documents: Path, topic: str) -> None:
     assert DocumentFolder(documents).search(topic) == []
 
 
-@pytest.mark.parametrize("topic", ['"yeast', "yeast*", "yeast AND (", "NEAR(yeast", "text:yeast", "yeast' OR 1=1 --", "^yeast"])
+@pytest.mark.parametrize(
+    "topic", ['"yeast', "yeast*", "yeast AND (", "NEAR(yeast", "text:yeast", "yeast' OR 1=1 --", "^yeast"]
+)
 def test_the_query_language_is_not_spoken(documents: Path, topic: str) -> None:
     DocumentFolder(documents).search(topic)
 
 
 @given(topic=st.text(max_size=200))
 def test_no_topic_breaks_the_search(topic: str) -> None:
-    DocumentFolder(Path(__file__).parent, names=("nothing.md",)).search(topic)
-    own_documents().search(topic)
+    assert DocumentFolder(Path(__file__).parent, names=("nothing.md",)).search(topic) == []
+
+
+def test_millstreams_own_documentation_is_beside_the_package_or_in_it() -> None:
+    assert all(article.url.startswith("documents:") for article in own_documents().search("workflow"))
 
 
 @pytest.mark.parametrize(
-    "url", ["documents:../secret.md#1", "documents:/etc/passwd#1", "documents:bread.md#99", "documents:bread.md", "documents:", "x"]
+    "url",
+    [
+        "documents:../secret.md#1",
+        "documents:/etc/passwd#1",
+        "documents:bread.md#99",
+        "documents:bread.md",
+        "documents:",
+        "x",
+    ],
 )
 def test_only_what_the_search_lists_can_be_read(documents: Path, url: str) -> None:
     (documents.parent / "secret.md").write_text("# Secret\n\nsecret", encoding="utf-8")
@@ -63,4 +76,6 @@ def test_folders_below_count_and_bytes_that_are_no_text_do_no_harm(documents: Pa
     (documents / "below").mkdir()
     (documents / "below" / "cake_recipes.txt").write_bytes(b"cake \xff\xfe\x00 cake")
     found = DocumentFolder(documents).search("cake")
-    assert [(article.title, article.url) for article in found] == [("cake recipes", "documents:below/cake_recipes.txt#1")]
+    assert [(article.title, article.url) for article in found] == [
+        ("cake recipes", "documents:below/cake_recipes.txt#1")
+    ]

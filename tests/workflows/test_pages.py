@@ -64,7 +64,9 @@ async def test_nobody_there() -> None:
         await fetch("http://no-such-host.invalid/", allow_private=True)
 
 
-async def test_the_checked_address_is_connected_to_under_the_hosts_name(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_checked_address_is_connected_to_under_the_hosts_name(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Any] = []
 
     def found(host: Any, *_: Any, **__: Any) -> list[tuple[Any, ...]]:

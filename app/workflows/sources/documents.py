@@ -22,10 +22,13 @@ SNIPPET_TOKENS = 32
 _HEADING = re.compile(r"^#{1,3} +(?P<title>.+?)[ #]*$")
 _FENCE = re.compile(r"^ {0,3}(```|~~~)")
 _WORD = re.compile(r"\w+")
-_COMMON = frozenset(
-    "a about all an and are as at be by can do does for from how i in into is it its my of on or our so that the their "
-    "there these this to was we what when where which who why will with you your".split()
-)
+# fmt: off
+_COMMON = frozenset({
+    "a", "about", "all", "an", "and", "are", "as", "at", "be", "by", "can", "do", "does", "for", "from", "how", "i",
+    "in", "into", "is", "it", "its", "my", "of", "on", "or", "our", "so", "that", "the", "their", "there", "these",
+    "this", "to", "was", "we", "what", "when", "where", "which", "who", "why", "will", "with", "you", "your",
+})
+# fmt: on
 _NO_TITLE = "Untitled"
 
 
@@ -136,7 +139,7 @@ def _terms(topic: str) -> list[str]:
 
 def _ranked(database: sqlite3.Connection, terms: list[str], limit: int) -> list[NewsArticle]:
     hits = Counter(row for term in terms for (row,) in database.execute(_ROWS, (_quoted(term),)))
-    ranked = database.execute(_RANKED, (" OR ".join(map(_quoted, terms)),)).fetchall()
+    ranked = database.execute(_RANKED, (SNIPPET_TOKENS, " OR ".join(map(_quoted, terms)))).fetchall()
     enough = [row for row in ranked if 2 * hits[row[0]] >= len(terms)]
     best = sorted(enough, key=lambda row: -hits[row[0]])[:limit]  # stable: BM25 decides among equals
     return [NewsArticle(title=title, url=url, summary=" ".join(snippet.split())) for _, title, url, snippet in best]
@@ -149,7 +152,7 @@ def _quoted(term: str) -> str:
 
 _TABLE = "CREATE VIRTUAL TABLE sections USING fts5(title, text, url UNINDEXED, tokenize='porter unicode61')"
 _ROWS = "SELECT rowid FROM sections WHERE sections MATCH ?"
-_RANKED = f"""
-    SELECT rowid, title, url, snippet(sections, 1, '', '', '…', {SNIPPET_TOKENS})
+_RANKED = """
+    SELECT rowid, title, url, snippet(sections, 1, '', '', '…', ?)
     FROM sections WHERE sections MATCH ? ORDER BY bm25(sections, 4.0, 1.0)
 """

@@ -177,7 +177,7 @@ def _main_text(url: str, body: bytes) -> tuple[str, str]:
         trafilatura: Any = import_module("trafilatura")
     except ImportError:
         raise SourceFailed("reading web pages needs the extra search: pip install 'millstream[search]'") from None
-    found = trafilatura.bare_extraction(body, url=url, include_comments=False)
+    found = trafilatura.bare_extraction(body, url=url, include_comments=False, with_metadata=True)
     return (found.title or url, (found.text or "").strip()) if found is not None else (url, "")
 
 
