@@ -16,6 +16,8 @@ REFERENCE = "#/components/schemas/{model}"
 
 MODELS: tuple[type[BaseModel], ...] = (
     runs.StartRun,
+    runs.AnswerRun,
+    runs.RetryRun,
     runs.Run,
     Page[runs.Run],
     sessions.CreateSession,

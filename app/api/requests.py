@@ -40,8 +40,10 @@ def media_type(request: Request, *accepted: str) -> str:
     return named
 
 
-async def read_body(request: Request, model: type[Model]) -> Model:
-    """The body as one of our models; raises Invalid with every member that is wrong."""
+async def read_body(request: Request, model: type[Model], *, empty: bool = False) -> Model:
+    """The body as one of our models; raises Invalid with every member that is wrong. `empty` allows none at all."""
+    if empty and not await request.body():
+        return model()
     value = await read_json(request)
     try:
         return model.model_validate(value)

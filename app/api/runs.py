@@ -17,7 +17,7 @@ from app.errors import Malformed
 from app.operations.caller import Caller
 from app.operations.runs import RunRequest
 from app.wire.bodies import Page
-from app.wire.runs import Run, StartRun
+from app.wire.runs import AnswerRun, RetryRun, Run, StartRun
 from app.workflow.encoding import encode
 from app.workflow.status import ENDED
 
@@ -107,6 +107,38 @@ async def cancel_run(request: Request, run_id: str) -> Response:
     """Stop a run: async code at once, sync code at its next yield or step. Asking twice is fine."""
     run, stopped = await service_of(request).runs.cancel(caller_of(request), run_id)
     return _answer(run, 202 if stopped else 200)
+
+
+@router.post(
+    "/runs/{run_id}/input",
+    status_code=202,
+    responses={202: answer(Run, "It goes on."), **problems(400, 404, 409, 413, 415, 422, 503)},
+    openapi_extra=body(AnswerRun, {"request_id": "input:0b1f…:1", "value": "yes"}),
+)
+async def answer_run(request: Request, run_id: str) -> Response:
+    """Answer a paused run, with a value that fits the schema of its RunPaused event."""
+    given = await read_body(request, AnswerRun)
+    run = await service_of(request).runs.answer(
+        caller_of(request), run_id, request_id=given.request_id, value=given.value
+    )
+    return _answer(run, 202)
+
+
+@router.post(
+    "/runs/{run_id}/retry",
+    status_code=202,
+    responses={
+        202: answer(Run, "The new run.", "Location", "Content-Location"),
+        **problems(400, 404, 409, 413, 415, 422, 503),
+    },
+    openapi_extra=body(RetryRun, {}),
+)
+async def retry_run(request: Request, run_id: str) -> Response:
+    """Run an ended run again in its session, with the same input or another, as a new run."""
+    again = await read_body(request, RetryRun, empty=True)
+    run = await service_of(request).runs.retry(caller_of(request), run_id, input=again.input)
+    headers = {"Location": f"/runs/{run['run_id']}/events", "Content-Location": f"/runs/{run['run_id']}"}
+    return _answer(run, 202, headers)
 
 
 def _answer(run: dict[str, Any], status: int, headers: dict[str, str] | None = None) -> Response:

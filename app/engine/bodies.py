@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Protocol
 
 from app.engine.content import ContentTally
+from app.engine.journal import Journal
 from app.engine.steps import RunStopped, SyncRuntime, in_thread
 from app.engine.writer import MAX_PENDING, RunLog
 from app.workflow.response import RunResponse, encode_response
@@ -27,8 +28,8 @@ class Body(Protocol):
 class AsyncBody:
     """An async generator or a coroutine, on the event loop in a task of its own."""
 
-    def __init__(self, call: Callable[[], Any], log: RunLog, tally: ContentTally) -> None:
-        self._call, self._log, self._tally = call, log, tally
+    def __init__(self, call: Callable[[], Any], log: RunLog, journal: Journal, tally: ContentTally) -> None:
+        self._call, self._log, self._journal, self._tally = call, log, journal, tally
         self._task: asyncio.Task[Any] | None = None
 
     async def run(self) -> Any:
@@ -54,14 +55,14 @@ class AsyncBody:
         if isinstance(result, AsyncIterator):
             return await self._follow(result)
         if isinstance(result, RunResponse):
-            emit(result, self._log, self._tally)
+            emit(result, self._journal, self._tally)
             return None
         return result
 
     async def _follow(self, responses: AsyncIterator[Any]) -> None:
         count = 0
         async for response in responses:
-            emit(response, self._log, self._tally)
+            emit(response, self._journal, self._tally)
             count += 1
             if count % YIELDS_PER_TURN == 0:
                 await asyncio.sleep(0)
@@ -72,8 +73,11 @@ class AsyncBody:
 class SyncBody:
     """A generator or a function, in a thread of its own."""
 
-    def __init__(self, call: Callable[[], Any], log: RunLog, tally: ContentTally, runtime: SyncRuntime) -> None:
-        self._call, self._log, self._tally, self._runtime = call, log, tally, runtime
+    def __init__(
+        self, call: Callable[[], Any], log: RunLog, journal: Journal, tally: ContentTally, runtime: SyncRuntime
+    ) -> None:
+        self._call, self._log, self._journal, self._tally = call, log, journal, tally
+        self._runtime = runtime
 
     async def run(self) -> Any:
         """Drive it; raises what the author's code raises, RunStopped when it was stopped."""
@@ -89,20 +93,20 @@ class SyncBody:
         if isinstance(result, Iterator):
             return self._follow(result)
         if isinstance(result, RunResponse):
-            emit(result, self._log, self._tally)
+            emit(result, self._journal, self._tally)
             return None
         return result
 
     def _follow(self, responses: Iterator[Any]) -> None:
         for response in responses:
             self._runtime.check()
-            emit(response, self._log, self._tally)
+            emit(response, self._journal, self._tally)
             if not self._log.room.is_set():
                 self._log.room.wait()
 
 
-def emit(response: RunResponse, log: RunLog, tally: ContentTally) -> None:
-    """Put one event of the author's into the log."""
+def emit(response: RunResponse, journal: Journal, tally: ContentTally) -> None:
+    """Put one event of the author's into the log, if it is not there from an earlier attempt."""
     name, head = encode_response(response)
-    log.put(name, head)
+    journal.emit(name, head)
     tally.add(name, response.content)

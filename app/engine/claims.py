@@ -6,24 +6,30 @@ from app import clock
 from app.engine.endings import Outcome, failure_of
 from app.engine.live import LiveLogs
 from app.engine.states import States
+from app.engine.writer import Appender
 from app.errors import MillstreamError
 from app.store import events, runs, sessions
 from app.store.database import Transaction
-from app.store.events import NewEvent
-from app.store.tables import RunRow
-from app.wire.events import Envelope, server_event
+from app.store.events import LoggedEvent
+from app.store.tables import RunRow, SessionRow
+from app.wire.events import server_event
 from app.workflow.encoding import decode
 from app.workflow.patches import merge_patch
 from app.workflow.response import ServerEvent
 from app.workflow.state import StateDocument
 
+ANONYMOUS = "anonymous"
+"""Who a state is from when its request names no user."""
+HISTORY_PAGE = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A run that this worker has, and the frozen state that it starts from."""
+    """A run that this worker has: the frozen state that it starts from, and what earlier attempts of it did."""
 
     run: RunRow
     base: StateDocument
+    history: list[LoggedEvent]
     last_sequence: int
     refusal: Outcome | None = None
     """Set when the run cannot begin: how it ends instead."""
@@ -32,29 +38,50 @@ class Claim:
 def claim_run(
     transaction: Transaction, states: States, live: LiveLogs, *, tenant: str, run_id: str, worker: str
 ) -> Claim | None:
-    """Take a queued run, apply the state that its request brought, and begin its log; None when it is not to be had."""
-    at = clock.now()
-    run = runs.claim_run(transaction, tenant, run_id, worker=worker, at=at)
+    """Take a ready run as one more attempt; None when it is not to be had."""
+    run = runs.claim_run(transaction, tenant, run_id, worker=worker, at=clock.now())
     if run is None:
         return None
     session = sessions.lock_session(transaction, tenant, run.session_id)
     if session is None:
         return None
-    document, refusal = states.newest(transaction, session), None
+    if run.base_revision is None:
+        return _begin(transaction, states, live, run, session)
+    history = _history(transaction, run)
+    base = states.at(transaction, session, run.base_revision)
+    return Claim(run=run, base=base, history=history, last_sequence=history[-1].sequence)
+
+
+def _begin(transaction: Transaction, states: States, live: LiveLogs, run: RunRow, session: SessionRow) -> Claim:
+    """Freeze the base, with the state that the request brought, and write the first event of the first attempt."""
+    at, document, refusal = clock.now(), states.newest(transaction, session), None
     if run.state_patch is not None:
         try:
             after = document.grafted(merge_patch(document.root, decode(run.state_patch)))
-            states.revise(transaction, session, after, at=at, caller=run.user_id or "anonymous")
+            states.revise(transaction, session, after, at=at, caller=run.user_id or ANONYMOUS)
             document = after
         except MillstreamError as error:
             refusal = failure_of(error)
-    runs.set_base_revision(transaction, tenant, run_id, session.revision)
-    sequence = events.last_sequence(transaction, tenant, run_id) + 1
+    runs.set_base_revision(transaction, run.tenant_id, run.run_id, session.revision)
+    appender = Appender.after(run, events.last_sequence(transaction, run.tenant_id, run.run_id))
     head = server_event(ServerEvent.workflow_started, input=decode(run.input), attempt=run.attempt)
-    payload = Envelope(run_id=run_id, session_id=run.session_id, workflow=run.workflow).seal(
-        head, sequence=sequence, at=at
-    )
-    name = ServerEvent.workflow_started.value
-    events.append_events(transaction, [NewEvent(tenant, run_id, sequence, name, payload.decode(), None)])
-    transaction.after_commit(lambda: live.publish(run_id, sequence, [(name, payload)]))
-    return Claim(run=run, base=document, last_sequence=sequence, refusal=refusal)
+    appender.append(ServerEvent.workflow_started, head, at=at)
+    publish(transaction, live, run, appender)
+    return Claim(run=run, base=document, history=[], last_sequence=appender.sequence, refusal=refusal)
+
+
+def publish(transaction: Transaction, live: LiveLogs, run: RunRow, appender: Appender) -> None:
+    """Write an appender's events, and show them once they are committed."""
+    first = appender.sequence - len(appender.events) + 1
+    events.append_events(transaction, appender.rows(run.tenant_id, run.run_id))
+    transaction.after_commit(lambda: live.publish(run.run_id, first, appender.events, ended=appender.ended))
+
+
+def _history(transaction: Transaction, run: RunRow) -> list[LoggedEvent]:
+    history: list[LoggedEvent] = []
+    while True:
+        after = history[-1].sequence if history else 0
+        page = events.read_events(transaction, run.tenant_id, run.run_id, after=after, limit=HISTORY_PAGE)
+        history += page
+        if len(page) < HISTORY_PAGE:
+            return history

@@ -14,7 +14,7 @@ from app.store.database import Transaction
 from app.store.tables import RunRow, SessionRow
 from app.wire.events import server_event
 from app.workflow.encoding import decode, encode
-from app.workflow.patches import merge_changes
+from app.workflow.patches import merge_changes, same
 from app.workflow.response import ServerEvent
 from app.workflow.state import StateDocument
 from app.workflow.status import RunStatus
@@ -29,6 +29,11 @@ class StateChange:
 
     base: StateDocument
     mine: StateDocument
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is anything to write."""
+        return not same(self.base.root, self.mine.root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +72,13 @@ def save_state(
     run_id: str,
     change: StateChange,
     at: datetime,
+    *,
+    number: int = 0,
 ) -> None:
-    """Apply a run's changes to the newest revision, as one of its own, and say so in its log. Raises TooLarge."""
+    """Apply a run's changes to the newest revision, as one of its own, and say so in its log. Raises TooLarge.
+
+    `number` is that of the save in its run, by which a later attempt knows it again; 0 is the one at the end.
+    """
     newest = states.newest(transaction, session)
     merged, conflicts = merge_changes(change.base.root, change.mine.root, newest.root)
     after = change.mine if merged is change.mine.root else newest.grafted(merged)
@@ -76,7 +86,7 @@ def save_state(
     if operations:
         paths = list(dict.fromkeys(operation["path"] for operation in operations))
         head = server_event(ServerEvent.state_saved, revision=session.revision, paths=paths, conflicts=conflicts)
-        appender.append(ServerEvent.state_saved, head, at=at)
+        appender.append(ServerEvent.state_saved, head, at=at, result=str(number))
 
 
 def end_run(
@@ -87,8 +97,8 @@ def end_run(
     run: RunRow,
     outcome: Outcome,
     at: datetime,
-) -> None:
-    """Write a run's end and give the session's turn to the next. The run is locked by the transaction."""
+) -> RunStatus:
+    """Write a run's end, give the session's turn to the next; how it ended. The run is locked by the transaction."""
     session = sessions.lock_session(transaction, run.tenant_id, run.session_id)
     if session is None:
         raise Invalid(f"the session {run.session_id!r} of run {run.run_id} is gone")
@@ -97,6 +107,25 @@ def end_run(
             save_state(transaction, appender, states, session, run.run_id, outcome.change, at)
         except TooLarge as error:
             outcome = failure_of(error)
+    _append_finished(appender, outcome, session.revision, at)
+    content = outcome.content.encoded
+    runs.finish_run(
+        transaction,
+        run.tenant_id,
+        run.run_id,
+        status=outcome.status,
+        content=None if content is None else content.decode(),
+        content_truncated=outcome.content.truncated,
+        error=None if outcome.error is None else encode(outcome.error).decode(),
+        session_revision=session.revision,
+        at=at,
+    )
+    if session.active_run_id == run.run_id:
+        next_turn(transaction, engine, session)
+    return outcome.status
+
+
+def _append_finished(appender: Appender, outcome: Outcome, revision: int, at: datetime) -> None:
     content = outcome.content
     head = server_event(
         ServerEvent.run_finished,
@@ -104,23 +133,10 @@ def end_run(
         content=None if content.encoded is None else decode(content.encoded),
         content_truncated=content.truncated or None,
         error=outcome.error,
-        session_revision=session.revision,
+        session_revision=revision,
     )
     appender.append(ServerEvent.run_finished, head, at=at)
     appender.ended = True
-    runs.finish_run(
-        transaction,
-        run.tenant_id,
-        run.run_id,
-        status=outcome.status,
-        content=None if content.encoded is None else content.encoded.decode(),
-        content_truncated=content.truncated,
-        error=None if outcome.error is None else encode(outcome.error).decode(),
-        session_revision=session.revision,
-        at=at,
-    )
-    if session.active_run_id == run.run_id:
-        next_turn(transaction, engine, session)
 
 
 def next_turn(transaction: Transaction, engine: Engine, session: SessionRow) -> None:

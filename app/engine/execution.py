@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from enum import StrEnum
 from typing import Any
 
@@ -10,11 +11,14 @@ from app.engine.bodies import AsyncBody, Body, SyncBody
 from app.engine.claims import Claim
 from app.engine.content import ContentTally
 from app.engine.endings import Outcome, StateChange, end_run, failed, failure_of, save_state
+from app.engine.journal import Journal, ReplayDiverged
+from app.engine.pauses import Pauses, RunPaused
 from app.engine.seam import Engine
 from app.engine.states import States
-from app.engine.steps import AsyncRuntime, Journal, SyncRuntime
+from app.engine.steps import AsyncRuntime, SyncRuntime
 from app.engine.writer import Appender, Fenced, RunLog
 from app.errors import NotFound, Unavailable
+from app.metrics import Metrics
 from app.store import sessions
 from app.store.database import Transaction
 from app.workflow.encoding import decode
@@ -47,6 +51,7 @@ class Execution:
         *,
         states: States,
         engine: Engine,
+        metrics: Metrics,
         max_content_bytes: int,
         grace_seconds: float,
     ) -> None:
@@ -58,10 +63,12 @@ class Execution:
         self._base = claim.base
         self._refusal = claim.refusal
         self._tally = ContentTally(max_content_bytes)
-        self._journal = Journal(log)
+        self._journal = Journal(log, claim.history, attempt=claim.run.attempt)
+        self._metrics = metrics
         self._stopped: StopReason | None = None
         self._stopping = asyncio.Event()
         self._workflow: Workflow | None = None
+        self._saves: set[asyncio.Future[None]] = set()
 
     def stop(self, reason: StopReason) -> None:
         """Ask the author's code to end; the first reason counts."""
@@ -84,10 +91,16 @@ class Execution:
             returned = await self._drive(body)
             if self._stopped is not None:
                 return self._stopped_outcome()
+            await asyncio.gather(*self._saves)
             mine = await self._document()
             content = self._tally.result(returned)
+            self._journal.go_live("the end of run()")
         except (Fenced, asyncio.CancelledError):  # the run is another's now, or this process is going
             raise
+        except RunPaused:
+            return None
+        except ReplayDiverged as error:
+            return failed("replay_diverged", str(error), kind="ReplayDiverged", event=error.event)
         except BaseException as error:
             if self._stopped is not None:
                 return self._stopped_outcome()
@@ -98,13 +111,13 @@ class Execution:
     def _prepare(self) -> Body:
         """The author's instance, bound to the run, about to be called."""
         arguments = self._definition.input.validate(decode(self._run.input))
-        loop = asyncio.get_running_loop()
+        pauses = Pauses(self._log, self._journal, used_seconds=self._run.used_seconds)
         runtime: AsyncRuntime | SyncRuntime
         if self._definition.asynchronous:
-            runtime = AsyncRuntime(self._journal, self._save)
-            return AsyncBody(lambda: self._call(runtime, arguments), self._log, self._tally)
-        runtime = SyncRuntime(self._journal, self._save, loop)
-        return SyncBody(lambda: self._call(runtime, arguments), self._log, self._tally, runtime)
+            runtime = AsyncRuntime(self._journal, self._save, pauses)
+            return AsyncBody(lambda: self._call(runtime, arguments), self._log, self._journal, self._tally)
+        runtime = SyncRuntime(self._journal, self._save, pauses, asyncio.get_running_loop())
+        return SyncBody(lambda: self._call(runtime, arguments), self._log, self._journal, self._tally, runtime)
 
     def _call(self, runtime: AsyncRuntime | SyncRuntime, arguments: dict[str, Any]) -> Any:
         """Make the run's own instance and call its `run()`; where the author's code may block."""
@@ -124,9 +137,7 @@ class Execution:
         driving = asyncio.ensure_future(body.run())
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
-            await asyncio.wait(
-                {driving, stopping}, timeout=self._run.timeout_seconds, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait({driving, stopping}, timeout=self._seconds_left(), return_when=asyncio.FIRST_COMPLETED)
             if driving.done():
                 return await driving
             self.stop(StopReason.timeout)  # counts where nobody else has asked
@@ -145,18 +156,33 @@ class Execution:
             return failed("timeout", f"the run took longer than {seconds:g} seconds", kind="TimeoutError")
         return Outcome(RunStatus.cancelled)
 
-    async def _save(self) -> None:
-        mine = self._taken_state()
+    def _seconds_left(self) -> float | None:
+        limit = self._run.timeout_seconds
+        return None if limit is None else max(0, limit - self._run.used_seconds)
+
+    def _save(self) -> Awaitable[None]:
+        """Take the state at once, and write it in its turn, whether anybody waits for it or not."""
+        mine, number = self._taken_state(), self._journal.next_save()
+        base, self._base = self._base, mine
+        saving = asyncio.ensure_future(self._write_save(StateChange(base, mine), number))
+        self._saves.add(saving)
+        saving.add_done_callback(self._saves.discard)
+        return saving
+
+    async def _write_save(self, change: StateChange, number: int) -> None:
+        if self._journal.recall_save(number) or not change.changes:
+            return
+        self._journal.go_live("the save of the state")
 
         def work(transaction: Transaction, appender: Appender) -> None:
             session = sessions.lock_session(transaction, self._run.tenant_id, self._run.session_id)
             if session is None:
                 raise NotFound(f"the session {self._run.session_id!r} is gone")
-            change = StateChange(self._base, mine)
-            save_state(transaction, appender, self._states, session, self._run.run_id, change, clock.now())
+            save_state(
+                transaction, appender, self._states, session, self._run.run_id, change, clock.now(), number=number
+            )
 
         await self._log.commit(work)
-        self._base = mine
 
     async def _document(self) -> StateDocument:
         """The state at the end. Encoding a large one is left to a thread where the author's code ran in one."""
@@ -169,14 +195,15 @@ class Execution:
         return self._base.changed_to(self._workflow.session_state)
 
     async def _end(self, outcome: Outcome) -> None:
-        def work(transaction: Transaction, appender: Appender) -> None:
-            end_run(transaction, appender, self._states, self._engine, self._run, outcome, clock.now())
+        def work(transaction: Transaction, appender: Appender) -> RunStatus:
+            return end_run(transaction, appender, self._states, self._engine, self._run, outcome, clock.now())
 
         while True:
             try:
-                await self._log.commit(work)
+                status = await self._log.commit(work)
                 break
             except Unavailable:
                 logger.warning("end_not_written, trying again", extra={"run_id": self._run.run_id})
                 await asyncio.sleep(DATABASE_RETRY_SECONDS)
+        self._metrics.runs_finished.labels(self._run.workflow, status.value).inc()
         self._log.fail(Fenced(self._run.run_id))  # whatever an abandoned thread still says is not heard

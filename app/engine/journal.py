@@ -26,12 +26,16 @@ PARENT: contextvars.ContextVar[str] = contextvars.ContextVar("millstream_step", 
 """The step that the code around is part of, so that a step called inside another has an identity of its own."""
 
 
-class ReplayDiverged(BaseException):  # noqa: N818  no Exception, so that author code cannot swallow it
+class ReplayDiverged(BaseException):
     """The author's code does other things than the log says, and finished steps lie beyond."""
 
-    def __init__(self, event: str, message: str) -> None:
-        super().__init__(message)
-        self.event = event
+    def __init__(self, what: str, beyond: LoggedEvent) -> None:
+        name = decode(beyond.payload)["name"]
+        super().__init__(
+            f"{what} is not what the run's log has here, and its finished step {name!r} (event {beyond.sequence}) lies"
+            " beyond; up to its last finished step, a workflow must do the same again"
+        )
+        self.event = f"{beyond.event} {beyond.sequence}"
 
 
 class Journal:
@@ -58,11 +62,11 @@ class Journal:
         """Put an event of the author's into the log, unless an earlier attempt has. Raises ReplayDiverged."""
         if not self._live:
             logged = self._yields[0] if self._yields else None
-            if logged is not None and self._log.is_logged(logged, name, head):
+            if logged is not None and logged.event == name and self._log.envelope.carries(logged.payload, head):
                 self._yields.popleft()
                 self._see(logged.sequence)
                 return
-            self._leave_replay(f"the event {name!r}", at=logged)
+            self._go_live(f"the event {name!r}", known=False)
         self._log.put(name, head)
 
     def identify(self, name: str, arguments: Sequence[Any]) -> str:
@@ -91,14 +95,12 @@ class Journal:
 
     def expects_others(self, step: str) -> bool:
         """Whether the log knows nothing of this step, but of finished ones that were not called yet."""
-        return not self._live and step not in self._started and self._sequential and self._unseen_results()
+        unknown = not self._live and self._sequential and step not in self._started
+        return unknown and self._finished_beyond() is not None
 
     async def begin(self, step: str, name: str) -> float:
-        """Commit the start of a step; the moment to count its seconds from."""
-        if not self._live:
-            if self.expects_others(step):
-                self._diverge(f"the step {name!r}")
-            self._leave_replay(f"the step {name!r}", at=None)
+        """Commit the start of a step; the moment to count its seconds from. Raises ReplayDiverged."""
+        self._go_live(f"the step {name!r}", known=step in self._started)
         self._log.put(ServerEvent.step_started, server_event(ServerEvent.step_started, name=name, step=step))
         await self._log.flush()
         return time.monotonic()
@@ -132,11 +134,8 @@ class Journal:
         return True
 
     def go_live(self, what: str) -> None:
-        """From here on everything is written. Raises ReplayDiverged when finished steps were not called."""
-        if not self._live:
-            if self._sequential and self._unseen_results():
-                self._diverge(what)
-            self._leave_replay(what, at=None)
+        """From here on everything is written. Raises ReplayDiverged when the log has finished steps beyond."""
+        self._go_live(what, known=False)
 
     def fail(self, name: str, error: BaseException) -> None:
         """Remember which step raised, should the author let it pass."""
@@ -146,29 +145,24 @@ class Journal:
         """The step that raised this error."""
         return self._failed[1] if self._failed is not None and self._failed[0] is error else None
 
-    def _leave_replay(self, what: str, *, at: LoggedEvent | None) -> None:
-        """Go live; `at` is the logged event in whose place something else came."""
-        if self._sequential and self._unseen_results() and (at is not None or what.startswith("the event")):
-            self._diverge(what)
+    def _go_live(self, what: str, *, known: bool) -> None:
+        """Leave the replay, and say what it supersedes; `known` where the log has just this, begun and not finished."""
+        if self._live:
+            return
+        if not known and self._sequential and (beyond := self._finished_beyond()) is not None:
+            raise ReplayDiverged(what, beyond)
         self._live = True
         superseded_after = min(self._unseen) - 1 if self._unseen else self._last
-        if not self._quiet or self._unseen:
+        if self._unseen or not self._quiet:
             head = server_event(ServerEvent.run_recovered, attempt=self._attempt, superseded_after=superseded_after)
             self._log.put(ServerEvent.run_recovered, head)
         self._yields.clear()
         self._unseen.clear()
 
-    def _diverge(self, what: str) -> None:
-        names = [event for event in self._unseen.values() if event.event == ServerEvent.step_completed]
-        logged = decode(names[0].payload)
-        message = (
-            f"{what} is not what the log of the run has here, and the finished step {logged['name']!r}"
-            f" (event {logged['sequence']}) lies beyond; a workflow must do the same again up to its last finished step"
-        )
-        raise ReplayDiverged(what.removeprefix("the event ").removeprefix("the step ").strip("'"), message)
-
-    def _unseen_results(self) -> bool:
-        return any(event.event == ServerEvent.step_completed for event in self._unseen.values())
+    def _finished_beyond(self) -> LoggedEvent | None:
+        """The first finished step of the log that was not called again yet."""
+        steps = (event for event in self._unseen.values() if event.event == ServerEvent.step_completed)
+        return next(steps, None)
 
     def _see(self, sequence: int) -> None:
         self._unseen.pop(sequence, None)

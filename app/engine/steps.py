@@ -1,27 +1,30 @@
 """Steps and saves of a run in progress: the runtimes that author code sees, over one journal.
 
 A step's function is called only after its StepStarted is committed under the fence, and its result is committed
-before the author gets it. So a worker that has lost the run starts no step, and a result that was used is never computed twice.
+before the author gets it. So a worker that has lost the run starts no step, and a result that was used is never
+computed twice.
 """
 
 import asyncio
 import contextvars
 import inspect
 import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
-from typing import Any, Protocol, TypeVar
+from contextlib import aclosing, contextmanager
+from typing import Any, TypeVar
 
-from app.engine.writer import RunLog
-from app.wire.events import server_event
-from app.workflow.encoding import encode
-from app.workflow.response import ServerEvent
+from app.engine.journal import PARENT, Journal
+from app.engine.pauses import Asking, Pauses
+from app.workflow.encoding import decode, encode
 from app.workflow.results import from_log
-from app.workflow.runtime import StepCall, StreamCall
+from app.workflow.runtime import InputRequest, StepCall, StreamCall
 
 STREAM_AHEAD = 256
 """Pieces of a stream that may wait for sync author code."""
+
+SETTLING_TURNS = 10
+"""Turns of the event loop that concurrent code gets before a step is taken for one that the log does not have."""
 
 Result = TypeVar("Result")
 
@@ -34,39 +37,8 @@ class StepTimeoutError(TimeoutError):
     """A step took longer than its timeout allows."""
 
 
-class Save(Protocol):
-    """Makes the session state durable as it is at the call; the awaitable ends with the commit."""
-
-    def __call__(self) -> Awaitable[None]:
-        """Take the state now, and write it."""
-
-
-class Journal:
-    """The steps of one run in its log."""
-
-    def __init__(self, log: RunLog) -> None:
-        self._log = log
-        self._failed: tuple[BaseException, str] | None = None
-
-    async def begin(self, name: str) -> float:
-        """Commit the start of a step; the moment to count its seconds from."""
-        self._log.put(ServerEvent.step_started, server_event(ServerEvent.step_started, name=name))
-        await self._log.flush()
-        return time.monotonic()
-
-    async def complete(self, name: str, begun: float, result: bytes) -> None:
-        """Commit the result of a step."""
-        head = server_event(ServerEvent.step_completed, name=name, seconds=round(time.monotonic() - begun, 6))
-        self._log.put(ServerEvent.step_completed, head, result.decode())
-        await self._log.flush()
-
-    def fail(self, name: str, error: BaseException) -> None:
-        """Remember which step raised, should the author let it pass."""
-        self._failed = (error, name)
-
-    def step_of(self, error: BaseException) -> str | None:
-        """The step that raised this error."""
-        return self._failed[1] if self._failed is not None and self._failed[0] is error else None
+Save = Callable[[], Awaitable[None]]
+"""Take the session state as it is at the call, and make it durable; the awaitable ends with the commit."""
 
 
 class AsyncRuntime:
@@ -74,42 +46,42 @@ class AsyncRuntime:
 
     asynchronous = True
 
-    def __init__(self, journal: Journal, save: Save) -> None:
-        self._journal, self._save = journal, save
+    def __init__(self, journal: Journal, save: Save, pauses: Pauses) -> None:
+        self._journal, self._save, self._pauses = journal, save, pauses
 
     def step(self, call: StepCall) -> Coroutine[Any, Any, Any]:
         """Journal one call of the function; sync functions run in a thread of their own."""
-        return self._step(call)
+        return self._step(call, self._journal.identify(call.name, call.arguments))
 
-    async def stream(self, call: StreamCall) -> AsyncIterator[Any]:
+    def stream(self, call: StreamCall) -> AsyncIterator[Any]:
         """Journal the pieces as they come."""
-        begun = await self._journal.begin(call.name)
-        pieces = []
-        try:
-            async for piece in call.start():
-                pieces.append(piece)
-                yield piece
-        except Exception as error:
-            self._journal.fail(call.name, error)
-            raise
-        await self._journal.complete(call.name, begun, encode(pieces))
+        return self._stream(call, self._journal.identify(call.name, call.arguments))
 
     def save(self) -> Awaitable[None]:
         """Take the state now; it is written whether this is awaited or not."""
-        return asyncio.ensure_future(self._save())
+        return self._save()
 
-    async def _step(self, call: StepCall) -> Any:
-        begun = await self._journal.begin(call.name)
-        for retry in range(call.retries + 1):
-            try:
-                result = encode(await self._try(call))
-                break
-            except Exception as error:
-                if retry == call.retries:
-                    self._journal.fail(call.name, error)
-                    raise
-                await asyncio.sleep(call.backoff_seconds * 2**retry)
-        await self._journal.complete(call.name, begun, result)
+    def wait_for_input(self, request: InputRequest) -> Coroutine[Any, Any, Any]:
+        """Pause the run until the answer is there."""
+        return self._pauses.ask(request, self._journal.identify("input", (request.prompt, request.schema)))
+
+    async def _step(self, call: StepCall, step: str) -> Any:
+        if (known := self._journal.recall(step)) is not None:
+            await asyncio.sleep(0)  # concurrent code gets its turn here as it did at first
+            return from_log(call.function, known)
+        await self._settle(step)
+        begun = await self._journal.begin(step, call.name)
+        with self._pauses.at_work(), _inside(step):
+            for retry in range(call.retries + 1):
+                try:
+                    result = encode(await self._try(call))
+                    break
+                except Exception as error:
+                    if retry == call.retries:
+                        self._journal.fail(call.name, error)
+                        raise
+                    await asyncio.sleep(call.backoff_seconds * 2**retry)
+            await self._journal.complete(step, call.name, begun, result)
         return from_log(call.function, result)
 
     async def _try(self, call: StepCall) -> Any:
@@ -122,16 +94,39 @@ class AsyncRuntime:
         except TimeoutError as error:
             raise _timeout_of(call, error) from None
 
+    async def _stream(self, call: StreamCall, step: str) -> AsyncIterator[Any]:
+        if (known := self._journal.recall(step)) is not None:
+            for piece in decode(known):
+                yield piece
+            return
+        await self._settle(step)
+        begun = await self._journal.begin(step, call.name)
+        pieces = []
+        try:
+            async with aclosing(_generator(call.start())) as source:
+                async for piece in source:
+                    pieces.append(piece)
+                    yield piece
+        except Exception as error:
+            self._journal.fail(call.name, error)
+            raise
+        await self._journal.complete(step, call.name, begun, encode(pieces))
+
+    async def _settle(self, step: str) -> None:
+        """Before a step that the log does not know: let concurrent code call those that it does."""
+        for _ in range(SETTLING_TURNS):
+            if not self._journal.expects_others(step):
+                return
+            await asyncio.sleep(0)
+
 
 class SyncRuntime:
     """What sync author code sees, in the run's own thread."""
 
     asynchronous = False
 
-    def __init__(
-        self, journal: Journal, save: Callable[[], Coroutine[Any, Any, None]], loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self._journal, self._save, self._loop = journal, save, loop
+    def __init__(self, journal: Journal, save: Save, pauses: Pauses, loop: asyncio.AbstractEventLoop) -> None:
+        self._journal, self._save, self._pauses, self._loop = journal, save, pauses, loop
         self._stop = threading.Event()
         self._awaited: Future[Any] | None = None
 
@@ -149,24 +144,32 @@ class SyncRuntime:
     def step(self, call: StepCall) -> Any:
         """Journal one call of the function; async functions run on the event loop."""
         self.check()
-        begun = self.on_loop(self._journal.begin(call.name))
-        for retry in range(call.retries + 1):
-            try:
-                result = encode(self._try(call))
-                break
-            except Exception as error:
-                if retry == call.retries:
-                    self._journal.fail(call.name, error)
-                    raise
-                self._stop.wait(call.backoff_seconds * 2**retry)
-                self.check()
-        self.on_loop(self._journal.complete(call.name, begun, result))
+        step = self._journal.identify(call.name, call.arguments)
+        if (known := self._journal.recall(step)) is not None:
+            return from_log(call.function, known)
+        begun = self.on_loop(self._journal.begin(step, call.name))
+        with _inside(step):
+            for retry in range(call.retries + 1):
+                try:
+                    result = encode(self._try(call))
+                    break
+                except Exception as error:
+                    if retry == call.retries:
+                        self._journal.fail(call.name, error)
+                        raise
+                    self._stop.wait(call.backoff_seconds * 2**retry)
+                    self.check()
+        self.on_loop(self._journal.complete(step, call.name, begun, result))
         return from_log(call.function, result)
 
     def stream(self, call: StreamCall) -> Iterator[Any]:
         """Journal the pieces as they come from the event loop."""
         self.check()
-        begun = self.on_loop(self._journal.begin(call.name))
+        step = self._journal.identify(call.name, call.arguments)
+        if (known := self._journal.recall(step)) is not None:
+            yield from decode(known)
+            return
+        begun = self.on_loop(self._journal.begin(step, call.name))
         pump = _Pump(call)
         pieces: list[Any] = []
         task = asyncio.run_coroutine_threadsafe(pump.run(), self._loop)
@@ -182,12 +185,19 @@ class SyncRuntime:
             raise
         finally:
             task.cancel()
-        self.on_loop(self._journal.complete(call.name, begun, encode(pieces)))
+        self.on_loop(self._journal.complete(step, call.name, begun, encode(pieces)))
 
     def save(self) -> None:
         """Write the state, and wait for it."""
         self.check()
-        self.on_loop(self._save())
+        self.on_loop(_awaited(self._save))
+
+    def wait_for_input(self, request: InputRequest) -> Any:
+        """Pause the run until the answer is there."""
+        self.check()
+        step = self._journal.identify("input", (request.prompt, request.schema))
+        asking: Asking = self._pauses.ask(request, step)
+        return self.on_loop(asking)
 
     def on_loop(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Do async work from the author's thread."""
@@ -233,8 +243,9 @@ class _Pump:
 
     async def run(self) -> None:
         try:
-            async for piece in self._call.start():
-                await self._pieces.put(piece)
+            async with aclosing(_generator(self._call.start())) as source:
+                async for piece in source:
+                    await self._pieces.put(piece)
         except Exception:
             await self._pieces.put(self._ended)
             raise
@@ -273,3 +284,28 @@ def _timeout_of(call: StepCall, error: TimeoutError) -> TimeoutError:
     if call.timeout_seconds is None or str(error):
         return error
     return StepTimeoutError(f"the step {call.name!r} took longer than {call.timeout_seconds:g} seconds")
+
+
+@contextmanager
+def _inside(step: str) -> Iterator[None]:
+    """What the function of a step calls is part of the step."""
+    token = PARENT.set(step)
+    try:
+        yield
+    finally:
+        PARENT.reset(token)
+
+
+async def _awaited(save: Save) -> None:
+    """Call it on the event loop, where the state is taken while the author's thread waits."""
+    await save()
+
+
+def _generator(pieces: AsyncIterator[Any]) -> Any:
+    """As something with aclose(), which a stream of an agent's needs when its author leaves early."""
+    return pieces if hasattr(pieces, "aclose") else _closable(pieces)
+
+
+async def _closable(pieces: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    async for piece in pieces:
+        yield piece

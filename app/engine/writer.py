@@ -61,7 +61,7 @@ class RunLog:
         self.sequence = last_sequence
         self.room = threading.Event()
         self.room.set()
-        self._envelope = Envelope(run_id=run.run_id, session_id=run.session_id, workflow=run.workflow)
+        self.envelope = Envelope(run_id=run.run_id, session_id=run.session_id, workflow=run.workflow)
         self._writer = writer
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
@@ -109,7 +109,7 @@ class RunLog:
             def write(transaction: Transaction) -> tuple[Result, Appender]:
                 if runs.lock_attempts(transaction, self.tenant, [self.run_id]).get(self.run_id) != self.attempt:
                     raise Fenced(self.run_id)
-                appender = Appender(self._envelope, self.sequence)
+                appender = Appender(self.envelope, self.sequence)
                 appender.extend(pending)
                 result = work(transaction, appender)
                 events.append_events(transaction, appender.rows(self.tenant, self.run_id))
@@ -139,7 +139,7 @@ class RunLog:
 
     def appender(self, pending: Iterable[PendingEvent]) -> "Appender":
         """The events with their numbers, not yet written."""
-        appender = Appender(self._envelope, self.sequence)
+        appender = Appender(self.envelope, self.sequence)
         appender.extend(pending)
         return appender
 
@@ -183,6 +183,11 @@ class Appender:
         self._first = sequence + 1
         self._results: dict[int, str] = {}
         self._envelope = envelope
+
+    @classmethod
+    def after(cls, run: RunRow, sequence: int) -> "Appender":
+        """For a run that is not executing: its events follow on this sequence."""
+        return cls(Envelope(run_id=run.run_id, session_id=run.session_id, workflow=run.workflow), sequence)
 
     def append(self, name: str, head: bytes, *, at: datetime, result: str | None = None) -> None:
         """Seal one event."""

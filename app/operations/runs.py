@@ -7,8 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from app import clock
-from app.engine.endings import Outcome, end_run
+from app.engine.claims import publish
+from app.engine.endings import Outcome
 from app.engine.live import LiveLogs
+from app.engine.recovery import continue_run, end_idle_run
 from app.engine.seam import Engine
 from app.engine.states import States
 from app.engine.writer import Appender
@@ -17,11 +19,12 @@ from app.metrics import Metrics
 from app.operations.caller import Caller
 from app.operations.cursors import cut_page, read_cursor, write_cursor
 from app.operations.resources import run_resource
-from app.store import events, idempotency, runs, sessions
+from app.store import idempotency, runs, sessions
 from app.store.database import Database, Transaction
 from app.store.tables import IdempotencyRow, RunRow, SessionRow
-from app.wire.events import Envelope, server_event
-from app.workflow.encoding import encode
+from app.wire.events import server_event
+from app.workflow.encoding import decode, encode
+from app.workflow.inputs import check_answer
 from app.workflow.registry import Registry
 from app.workflow.response import ServerEvent
 from app.workflow.state import EMPTY
@@ -83,12 +86,12 @@ class Runs:
             self._states.check_size(EMPTY.changed_to(request.session_state))
         digest = request.digest()
 
-        def work(transaction: Transaction) -> dict[str, Any]:
+        def work(transaction: Transaction) -> tuple[dict[str, Any], RunRow | None]:
             if idempotency_key is not None and (known := self._known(transaction, caller, idempotency_key, digest)):
-                return run_resource(transaction, known)
+                return run_resource(transaction, known), None
             if self._engine.draining:
                 raise Unavailable("the server is stopping; start the run again in a moment", code="draining")
-            row = self._accept(transaction, caller, request, clock.now())
+            row, interrupted = self._accept(transaction, caller, request, clock.now())
             if idempotency_key is not None:
                 key = IdempotencyRow(
                     tenant_id=caller.tenant,
@@ -98,9 +101,12 @@ class Runs:
                     created_at=row.created_at,
                 )
                 idempotency.insert_key(transaction, key)
-            return run_resource(transaction, row)
+            return run_resource(transaction, row), interrupted
 
-        return await self._database.write(work)
+        resource, interrupted = await self._database.write(work)
+        if interrupted is not None:
+            await self._engine.cancel(interrupted)
+        return resource
 
     async def get(self, caller: Caller, run_id: str) -> dict[str, Any]:
         """The run; raises NotFound."""
@@ -140,14 +146,67 @@ class Runs:
             row = runs.lock_run(transaction, caller.tenant, run_id)
             if row is None:
                 raise unknown_run(run_id)
-            if row.status == RunStatus.queued:
-                self._end_queued(transaction, row)
+            self._cancel(transaction, row)
             return row, run_resource(transaction, existing_run(transaction, caller, run_id))
 
         row, resource = await self._database.write(work)
         if row.status == RunStatus.running:
             await self._engine.cancel(row)
         return resource, row.status not in ENDED
+
+    async def answer(self, caller: Caller, run_id: str, *, request_id: str, value: Any) -> dict[str, Any]:
+        """Answer a paused run, which goes on; raises Conflict when it does not wait for that, Invalid for a misfit."""
+
+        def work(transaction: Transaction) -> dict[str, Any]:
+            row = runs.lock_run(transaction, caller.tenant, run_id)
+            if row is None:
+                raise unknown_run(run_id)
+            question = None if row.question is None else decode(row.question)
+            if row.status != RunStatus.paused or question is None or question["request_id"] != request_id:
+                waits = f"waits for {question['request_id']!r}" if question else f"is {row.status}"
+                raise Conflict(
+                    f"run {run_id} does not wait for {request_id[:200]!r}: it {waits}",
+                    code="not_waiting",
+                    run_id=run_id,
+                )
+            if question["schema"] is not None:
+                check_answer(value, question["schema"])
+            encoded = encode(value).decode()
+            continue_run(transaction, self._engine, self._live, row, request_id=request_id, value=encoded)
+            return run_resource(transaction, existing_run(transaction, caller, run_id))
+
+        return await self._database.write(work)
+
+    async def retry(self, caller: Caller, run_id: str, *, input: dict[str, Any] | None) -> dict[str, Any]:
+        """A new run like an ended one, with the same input or another; raises Conflict while the old one lives."""
+
+        def work(transaction: Transaction) -> RunRow:
+            row = existing_run(transaction, caller, run_id)
+            if row.status not in ENDED:
+                raise Conflict(
+                    f"run {run_id} is {row.status}; cancel it, or wait for its end", code="run_not_ended", run_id=run_id
+                )
+            return row
+
+        row = await self._database.read(work)
+        request = RunRequest(
+            workflow=row.workflow,
+            input=decode(row.input) if input is None else input,
+            session_id=row.session_id,
+            user_id=row.user_id,
+            metadata=decode(row.annotations),
+            on_disconnect="continue",
+            timeout_seconds=row.timeout_seconds,
+        )
+        return await self.start(caller, request)
+
+    def _cancel(self, transaction: Transaction, row: RunRow) -> None:
+        """End a run that nobody executes, or ask whoever executes it. The run is locked by the transaction."""
+        if row.status in {RunStatus.queued, RunStatus.paused}:
+            outcome = Outcome(RunStatus.cancelled)
+            end_idle_run(transaction, self._engine, self._states, self._live, row, outcome)
+        elif row.status == RunStatus.running:
+            runs.request_cancel(transaction, row.tenant_id, row.run_id, clock.now())
 
     def _known(self, transaction: Transaction, caller: Caller, key: str, digest: str) -> RunRow | None:
         """The run that the key stands for already."""
@@ -162,8 +221,10 @@ class Runs:
             )
         return runs.get_run(transaction, caller.tenant, row.run_id)
 
-    def _accept(self, transaction: Transaction, caller: Caller, request: RunRequest, at: datetime) -> RunRow:
-        """Write the run, and give it the session's turn if that is free."""
+    def _accept(
+        self, transaction: Transaction, caller: Caller, request: RunRequest, at: datetime
+    ) -> tuple[RunRow, RunRow | None]:
+        """Write the run, and give it the session's turn if that is free; with it the running one that it interrupts."""
         session = self._session_for(transaction, caller, request, at)
         busy = session.active_run_id is not None
         if busy and request.on_busy == "reject":
@@ -194,12 +255,12 @@ class Runs:
         sessions.accept_run(
             transaction, caller.tenant, session.session_id, run_count=row.ordinal, active_run_id=active, at=at
         )
-        if busy:
-            self._announce_queued(transaction, row)
-        else:
-            self._engine.submit(transaction, row)
         transaction.after_commit(self._metrics.runs_started.labels(row.workflow).inc)
-        return row
+        if not busy:
+            self._engine.submit(transaction, row)
+            return row, None
+        self._announce_queued(transaction, row)
+        return row, self._interrupt(transaction, session) if request.on_busy == "interrupt" else None
 
     def _session_for(self, transaction: Transaction, caller: Caller, request: RunRequest, at: datetime) -> SessionRow:
         """The session, locked: the one named, made if it is new."""
@@ -221,20 +282,21 @@ class Runs:
         assert known is not None  # the insert has just met it, and waited for its transaction
         return _checked_session(known, request.workflow)
 
-    def _announce_queued(self, transaction: Transaction, row: RunRow) -> None:
-        head = server_event(ServerEvent.run_queued, position=runs.queue_position(transaction, row))
-        appender = _appender_of(row, 0)
-        appender.append(ServerEvent.run_queued, head, at=row.created_at)
-        events.append_events(transaction, appender.rows(row.tenant_id, row.run_id))
-        transaction.after_commit(lambda: self._live.publish(row.run_id, 1, appender.events))
+    def _interrupt(self, transaction: Transaction, session: SessionRow) -> RunRow | None:
+        """Cancel the session's live run; that run, if it is executing and has to be told."""
+        if session.active_run_id is None:
+            return None
+        live = runs.lock_run(transaction, session.tenant_id, session.active_run_id)
+        if live is None:
+            return None
+        self._cancel(transaction, live)
+        return live if live.status == RunStatus.running else None
 
-    def _end_queued(self, transaction: Transaction, row: RunRow) -> None:
-        """End a run that has not begun."""
-        first = events.last_sequence(transaction, row.tenant_id, row.run_id) + 1
-        appender = _appender_of(row, first - 1)
-        end_run(transaction, appender, self._states, self._engine, row, Outcome(RunStatus.cancelled), clock.now())
-        events.append_events(transaction, appender.rows(row.tenant_id, row.run_id))
-        transaction.after_commit(lambda: self._live.publish(row.run_id, first, appender.events, ended=True))
+    def _announce_queued(self, transaction: Transaction, row: RunRow) -> None:
+        appender = Appender.after(row, 0)
+        head = server_event(ServerEvent.run_queued, position=runs.queue_position(transaction, row))
+        appender.append(ServerEvent.run_queued, head, at=row.created_at)
+        publish(transaction, self._live, row, appender)
 
 
 def existing_run(transaction: Transaction, caller: Caller, run_id: str) -> RunRow:
@@ -258,7 +320,3 @@ def _checked_session(session: SessionRow, workflow: str) -> SessionRow:
             code="session_of_another_workflow",
         )
     return session
-
-
-def _appender_of(row: RunRow, sequence: int) -> Appender:
-    return Appender(Envelope(run_id=row.run_id, session_id=row.session_id, workflow=row.workflow), sequence)

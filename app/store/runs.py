@@ -28,6 +28,45 @@ _CLAIM = (
     )
     .returning(_runs)
 )
+_PAUSE = (
+    update(_runs)
+    .where(_KEY)
+    .values(
+        status=RunStatus.paused.value,
+        question=bindparam("ask"),
+        paused_until=bindparam("until", type_=_runs.c.paused_until.type),
+        used_seconds=bindparam("used"),
+    )
+)
+_REQUEUE = (
+    update(_runs)
+    .where(_KEY)
+    .values(
+        status=RunStatus.queued.value,
+        worker_id=None,
+        question=None,
+        paused_until=None,
+        recoveries=bindparam("deaths"),
+    )
+)
+_REQUEST_CANCEL = (
+    update(_runs)
+    .where(_KEY)
+    .values(
+        cancel_requested_at=func.coalesce(_runs.c.cancel_requested_at, bindparam("at", type_=_runs.c.created_at.type))
+    )
+)
+_CANCELS = select(_runs).where(
+    _runs.c.tenant_id == bindparam("tenant"),
+    _runs.c.status == RunStatus.running.value,
+    _runs.c.worker_id == bindparam("worker"),
+    _runs.c.cancel_requested_at.is_not(None),
+)
+_OVERDUE = select(_runs).where(
+    _runs.c.tenant_id == bindparam("tenant"),
+    _runs.c.status == RunStatus.paused.value,
+    _runs.c.paused_until <= bindparam("at", type_=_runs.c.paused_until.type),
+)
 _SET_BASE = update(_runs).where(_KEY).values(base_revision=bindparam("base"))
 _FENCE = (
     select(_runs.c.run_id, _runs.c.attempt)
@@ -136,6 +175,34 @@ def finish_run(
         "at": at,
     }
     transaction.execute(_FINISH, parameters)
+
+
+def pause_run(
+    transaction: Transaction, tenant: str, run: str, *, question: str, until: datetime | None, used_seconds: float
+) -> None:
+    """Take the run off its worker until an answer comes."""
+    parameters = {"tenant": tenant, "run": run, "ask": question, "until": until, "used": used_seconds}
+    transaction.execute(_PAUSE, parameters)
+
+
+def requeue_run(transaction: Transaction, tenant: str, run: str, *, recoveries: int) -> None:
+    """Make a run that was running or paused ready to be claimed again."""
+    transaction.execute(_REQUEUE, {"tenant": tenant, "run": run, "deaths": recoveries})
+
+
+def request_cancel(transaction: Transaction, tenant: str, run: str, at: datetime) -> None:
+    """Have the run stopped by whoever executes it."""
+    transaction.execute(_REQUEST_CANCEL, {"tenant": tenant, "run": run, "at": at})
+
+
+def cancels_for(transaction: Transaction, tenant: str, worker: str) -> list[RunRow]:
+    """The worker's runs that are to be stopped."""
+    return [RunRow.of(row) for row in transaction.execute(_CANCELS, {"tenant": tenant, "worker": worker})]
+
+
+def overdue_pauses(transaction: Transaction, tenant: str, at: datetime) -> list[RunRow]:
+    """Paused runs that have waited long enough."""
+    return [RunRow.of(row) for row in transaction.execute(_OVERDUE, {"tenant": tenant, "at": at})]
 
 
 def next_queued_run(transaction: Transaction, tenant: str, session: str) -> RunRow | None:

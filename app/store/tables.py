@@ -151,6 +151,14 @@ class RunRow(Row):
     """The request's `session_state`: a merge patch that is applied when the run starts."""
     on_disconnect: str = "continue"
     timeout_seconds: float | None = None
+    recoveries: int = 0
+    """How often its worker died."""
+    cancel_requested_at: datetime | None = Field(default=None, sa_type=Instant)
+    question: str | None = Field(default=None, sa_type=Text)
+    """Of a paused run: what it waits for, as `{request_id, schema}`."""
+    paused_until: datetime | None = Field(default=None, sa_type=Instant)
+    used_seconds: float = 0
+    """Time that attempts before a pause took, against the timeout."""
     base_revision: int | None = None
     """The state that the run started from."""
     session_revision: int | None = None

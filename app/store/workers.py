@@ -10,6 +10,7 @@ from app.store.tables import WorkerRow, WorkerTable, table_of
 _workers = table_of(WorkerTable)
 _INSERT = insert(_workers)
 _BEAT = update(_workers).where(_workers.c.worker_id == bindparam("worker")).values(heartbeat_at=bindparam("at"))
+_DELETE_ALL = delete(_workers)
 _DELETE = delete(_workers).where(_workers.c.worker_id == bindparam("worker"))
 
 
@@ -21,6 +22,11 @@ def insert_worker(transaction: Transaction, row: WorkerRow) -> None:
 def beat(transaction: Transaction, worker: str, at: datetime) -> bool:
     """Say that the worker lives; False when it was given up."""
     return transaction.execute(_BEAT, {"worker": worker, "at": at}).rowcount == 1
+
+
+def delete_all_workers(transaction: Transaction) -> None:
+    """Remove every worker: where one process has the database, all that were before it are dead."""
+    transaction.execute(_DELETE_ALL)
 
 
 def delete_worker(transaction: Transaction, worker: str) -> None:

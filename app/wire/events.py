@@ -22,6 +22,10 @@ class Envelope:
         """The payload of an event whose own members are the JSON object `head`, at its place in the log."""
         return b'%b%b,"sequence":%d,"created_at":"%b"}' % (head[:-1], self._same, sequence, rfc3339(at).encode())
 
+    def carries(self, payload: str, head: bytes) -> bool:
+        """Whether a sealed payload has this head."""
+        return payload.encode().startswith(head[:-1] + self._same)
+
 
 def server_event(event: str, **members: Any) -> bytes:
     """The head of one of the server's own events, without its null members."""
@@ -63,6 +67,7 @@ class StepStarted(Event):
 
     event: Literal["StepStarted"]
     name: str
+    step: str = Field(description="Tells this call of the step from others; the same in its StepCompleted.")
 
 
 class StepCompleted(Event):
@@ -70,6 +75,7 @@ class StepCompleted(Event):
 
     event: Literal["StepCompleted"]
     name: str
+    step: str
     seconds: float
 
 
@@ -82,6 +88,31 @@ class StateSaved(Event):
     conflicts: list[str] = Field(description="Those where another writer had changed the same value; the run's won.")
 
 
+class RunPaused(Event):
+    """The run waits for POST /runs/{run_id}/input."""
+
+    event: Literal["RunPaused"]
+    request_id: str
+    prompt: str
+    schema_: dict[str, Any] | None = Field(None, alias="schema", description="JSON Schema of the answer.")
+
+
+class RunContinued(Event):
+    """The answer is there, or nobody gave one in time."""
+
+    event: Literal["RunContinued"]
+    request_id: str
+    timed_out: bool | None = None
+
+
+class RunRecovered(Event):
+    """Another attempt goes on; what the run said after `superseded_after` and before this no longer counts."""
+
+    event: Literal["RunRecovered"]
+    attempt: int
+    superseded_after: int
+
+
 class RunFinished(Event):
     """The last event of every run."""
 
@@ -92,4 +123,14 @@ class RunFinished(Event):
     session_revision: int
 
 
-SERVER_EVENTS = (RunQueued, WorkflowStarted, StepStarted, StepCompleted, StateSaved, RunFinished)
+SERVER_EVENTS = (
+    RunQueued,
+    WorkflowStarted,
+    StepStarted,
+    StepCompleted,
+    StateSaved,
+    RunPaused,
+    RunContinued,
+    RunRecovered,
+    RunFinished,
+)

@@ -17,11 +17,26 @@ class StartRun(Body):
     user_id: str | None = Field(None, min_length=1, max_length=255)
     session_state: dict[str, Any] | None = Field(None, description="A merge patch, applied when the run starts.")
     metadata: dict[str, Any] = Field(default_factory=dict, description="Yours; kept and given back.")
-    on_busy: Literal["enqueue", "reject"] = Field("enqueue", description="What to do when the session has a live run.")
+    on_busy: Literal["enqueue", "reject", "interrupt"] = Field(
+        "enqueue", description="What to do when the session has a live run."
+    )
     on_disconnect: Literal["continue", "cancel"] = Field(
         "continue", description="What becomes of the run when the client of this request's stream leaves."
     )
     timeout_seconds: float | None = Field(None, gt=0, le=31_536_000, allow_inf_nan=False)
+
+
+class AnswerRun(Body):
+    """An answer to a paused run."""
+
+    request_id: str = Field(max_length=2000, description="That of the RunPaused event.")
+    value: Any = Field(description="What fits its schema.")
+
+
+class RetryRun(Body):
+    """A request to run again."""
+
+    input: dict[str, Any] | None = Field(None, description="Other arguments; without them, the same ones.")
 
 
 class RunError(Resource):

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from app import clock
+from app.errors import Invalid
 from app.workflow.results import revive
-from app.workflow.runtime import StepCall, StreamCall
+from app.workflow.runtime import InputRequest, StepCall, StreamCall
 
 if TYPE_CHECKING:
     from app.workflow.workflow import Workflow
@@ -58,6 +59,10 @@ class DirectRuntime:
     def save(self) -> None:
         """Nothing: without storage, the state lives as long as the instance."""
 
+    def wait_for_input(self, request: InputRequest) -> Any:
+        """Nobody can answer a script."""
+        raise _unanswerable(request)
+
 
 async def _next(pieces: AsyncIterator[Any]) -> Any:
     return await anext(pieces)
@@ -86,3 +91,11 @@ class AsyncDirectRuntime:
 
     async def save(self) -> None:
         """Nothing: without storage, the state lives as long as the instance."""
+
+    async def wait_for_input(self, request: InputRequest) -> Any:
+        """Nobody can answer a script."""
+        raise _unanswerable(request)
+
+
+def _unanswerable(request: InputRequest) -> Invalid:
+    return Invalid(f"a plain script has nobody to ask {request.prompt!r}; serve the workflow to wait for input")

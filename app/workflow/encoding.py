@@ -9,7 +9,7 @@ import enum
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -90,6 +90,9 @@ def plain(value: Any, path: str = "", depth: int = 0) -> Any:
         return _plain_mapping(value, path, depth)
     if isinstance(value, list | tuple):
         return [plain(element, f"{path}/{index}", depth + 1) for index, element in enumerate(value)]
+    if isinstance(value, set | frozenset):
+        # In an order of their own, so that equal sets are equal JSON.
+        return sorted((plain(element, path, depth + 1) for element in value), key=orjson.dumps)
     try:
         return plain(_plain(value), path, depth + 1)
     except TypeError:
@@ -137,8 +140,6 @@ def _plain(value: Any) -> Any:
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Decimal):
         return str(value)
-    if isinstance(value, set | frozenset):
-        return _sorted(value)
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, UUID):
@@ -148,14 +149,10 @@ def _plain(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
-def _sorted(elements: Iterable[Any]) -> list[Any]:
-    """A set's elements in an order of their own, so that equal sets are equal JSON."""
-    return sorted((plain(element) for element in elements), key=orjson.dumps)
-
-
 def _may_hold_nan(value: Any) -> bool:
-    """Orjson wrote a null: was it a NaN? Asked of an encoder that spells them out, so that None stays cheap."""
+    """A null was written: was it a NaN? Asked of an encoder that spells them out, so that None stays cheap."""
     try:
+        orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS)  # refuses models, whose own rules may hide a NaN
         spelled = to_json(value, inf_nan_mode="constants", fallback=_plain)
     except Exception:  # the slow path knows better what is wrong with it
         return True

@@ -21,7 +21,8 @@ def revive(function: Callable[..., Any], result: Any) -> Any:
 def from_log(function: Callable[..., Any], encoded: bytes) -> Any:
     """The result of a step from its JSON."""
     try:
-        adapter = _adapter(function)
+        # Of a bound method the plain function: a cache may keep no run's instance alive.
+        adapter = _adapter(getattr(function, "__func__", function))
     except TypeError:  # an unhashable callable has no place in the cache, and no annotation worth one
         adapter = None
     return decode(encoded) if adapter is None else adapter.validate_json(encoded)

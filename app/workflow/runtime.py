@@ -29,6 +29,18 @@ class StreamCall:
 
     start: Callable[[], AsyncIterator[Any]]
     name: str
+    arguments: tuple[Any, ...] = ()
+    """What the stream is of; tells concurrent streams of one name apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputRequest:
+    """A question to whoever follows the run; `schema` is the JSON Schema of the answer, `read` makes it a value."""
+
+    prompt: str
+    schema: dict[str, Any] | None
+    read: Callable[[Any], Any]
+    timeout_seconds: float | None = None
 
 
 class Runtime(Protocol):
@@ -48,6 +60,9 @@ class Runtime(Protocol):
 
     def save(self) -> Any:
         """Make the session state durable as it is now."""
+
+    def wait_for_input(self, request: InputRequest) -> Any:
+        """The answer; the run pauses until it is there. Raises TimeoutError when none came in time."""
 
 
 class PerRun:

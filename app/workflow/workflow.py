@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 from app.errors import ConfigurationError, Invalid
 from app.workflow.direct import run_directly
+from app.workflow.inputs import input_request
 from app.workflow.runtime import PerRun, Runtime, StepCall
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -105,6 +106,14 @@ class Workflow:
     def write_to_storage(self) -> Any:
         """Make the session state durable as it is now; an awaitable in async code, where awaiting it is optional."""
         return self.runtime.save()
+
+    def wait_for_input(self, prompt: str, schema: Any = None, timeout_seconds: float | None = None) -> Any:
+        """Pause the run until somebody answers, and return the answer; an awaitable in async code.
+
+        `schema` is a JSON Schema, or a type that pydantic knows, which the answer is then made into. A paused run holds
+        no worker and survives restarts: it goes on by replay. Raises TimeoutError when nobody answers in time.
+        """
+        return self.runtime.wait_for_input(input_request(prompt, schema, timeout_seconds))
 
     @property
     def runtime(self) -> Runtime:

@@ -1,0 +1,67 @@
+"""The command `millstream`: all its commands, and what it says when one cannot do its work."""
+
+import signal
+from typing import Annotated, NoReturn
+
+import typer
+
+from app import __version__
+from app.cli import exits, runs, service, sessions, workflows
+from app.client.errors import ClientError, ServerUnreachable
+from app.errors import MillstreamError
+
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Serve Python workflows over HTTP, and work with a server from the terminal.",
+    epilog="Settings are MILLSTREAM_ variables.",
+)
+cli.command()(service.serve)
+cli.command()(service.migrate)
+cli.command()(service.openapi)
+cli.command(
+    name="run",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog=exits.HELP,
+)(runs.run)
+cli.add_typer(workflows.commands, name="workflows")
+cli.add_typer(runs.commands, name="runs")
+cli.add_typer(sessions.commands, name="sessions")
+
+
+def main() -> NoReturn:
+    """Run a command, and end the process with its exit code."""
+    try:
+        cli()
+    except MillstreamError as error:
+        _end(error.message, exits.USAGE)
+    except ServerUnreachable as error:
+        _end(f"{error.message}{_remedy(error)}", exits.SERVER)
+    except ClientError as error:
+        _end(error.message, exits.SERVER)
+    except KeyboardInterrupt:
+        raise SystemExit(exits.DETACHED) from None
+    raise SystemExit(exits.COMPLETED)
+
+
+@cli.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    """What belongs to no command."""
+    if version:
+        typer.echo(f"millstream {__version__}")
+        raise typer.Exit
+
+
+def _end(message: str, code: int) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
+    typer.echo(f"millstream: {' '.join(message.split())}", err=True)
+    raise SystemExit(code) from None
+
+
+def _remedy(error: ServerUnreachable) -> str:
+    if error.contacted:
+        return ""
+    return "; start one with `millstream serve`, or name another with --url or MILLSTREAM_URL"

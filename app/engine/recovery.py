@@ -1,0 +1,55 @@
+"""Runs that their worker has left: made ready again, or ended when they cannot be helped."""
+
+from app import clock
+from app.engine.claims import publish
+from app.engine.endings import Outcome, end_run, failed
+from app.engine.live import LiveLogs
+from app.engine.seam import Engine
+from app.engine.states import States
+from app.engine.writer import Appender
+from app.store import events, runs
+from app.store.database import Transaction
+from app.store.tables import RunRow
+from app.wire.events import server_event
+from app.workflow.response import ServerEvent
+from app.workflow.status import RunStatus
+
+MAX_RECOVERIES = 5
+"""Deaths of its worker after which a run is taken for their cause."""
+
+
+def recover_run(transaction: Transaction, engine: Engine, states: States, live: LiveLogs, run: RunRow) -> None:
+    """Go on elsewhere with a run whose worker is dead. The run is locked by the transaction."""
+    if run.cancel_requested_at is not None:
+        end_idle_run(transaction, engine, states, live, run, Outcome(RunStatus.cancelled))
+    elif run.recoveries >= MAX_RECOVERIES:
+        message = f"its worker has died {run.recoveries + 1} times; the run is taken for the cause"
+        end_idle_run(transaction, engine, states, live, run, failed("crash_loop", message))
+    else:
+        make_ready(transaction, engine, run, recoveries=run.recoveries + 1)
+
+
+def make_ready(transaction: Transaction, engine: Engine, run: RunRow, *, recoveries: int) -> None:
+    """Have a run that was running or paused claimed again."""
+    runs.requeue_run(transaction, run.tenant_id, run.run_id, recoveries=recoveries)
+    engine.submit(transaction, run)
+
+
+def continue_run(
+    transaction: Transaction, engine: Engine, live: LiveLogs, run: RunRow, *, request_id: str, value: str | None
+) -> None:
+    """Go on with a paused run: with the JSON of the answer, or None when nobody gave one in time."""
+    appender = Appender.after(run, events.last_sequence(transaction, run.tenant_id, run.run_id))
+    head = server_event(ServerEvent.run_continued, request_id=request_id, timed_out=True if value is None else None)
+    appender.append(ServerEvent.run_continued, head, at=clock.now(), result=value)
+    publish(transaction, live, run, appender)
+    make_ready(transaction, engine, run, recoveries=run.recoveries)
+
+
+def end_idle_run(
+    transaction: Transaction, engine: Engine, states: States, live: LiveLogs, run: RunRow, outcome: Outcome
+) -> None:
+    """End a run that nobody executes. The run is locked by the transaction."""
+    appender = Appender.after(run, events.last_sequence(transaction, run.tenant_id, run.run_id))
+    end_run(transaction, appender, states, engine, run, outcome, clock.now())
+    publish(transaction, live, run, appender)

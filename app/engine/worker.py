@@ -1,0 +1,195 @@
+"""The worker: executes runs in this process, whichever engine sends them."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+from app import clock
+from app.engine.claims import Claim, claim_run
+from app.engine.endings import failed
+from app.engine.execution import Execution, StopReason
+from app.engine.live import LiveLogs
+from app.engine.recovery import continue_run, end_idle_run, make_ready
+from app.engine.seam import Engine
+from app.engine.states import States
+from app.engine.writer import EventWriter, Fenced, RunLog
+from app.errors import NotFound, Unavailable
+from app.metrics import Metrics
+from app.settings import Settings
+from app.store import runs, workers
+from app.store.database import Database, Transaction
+from app.store.tables import DEFAULT_TENANT, RunRow, WorkerRow
+from app.workflow.encoding import decode
+from app.workflow.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+"""How often the worker looks for what no event tells it: cancels from elsewhere, answers that are overdue."""
+
+
+class Worker:
+    """One process's share of the work."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        database: Database,
+        registry: Registry,
+        states: States,
+        live: LiveLogs,
+        metrics: Metrics,
+        settings: Settings,
+    ) -> None:
+        self._engine, self._database, self._registry = engine, database, registry
+        self._states, self._live, self._metrics, self._settings = states, live, metrics, settings
+        self.worker_id = clock.new_id()
+        self.draining = False
+        self._writer = EventWriter(database, metrics)
+        self._slots = asyncio.Semaphore(settings.max_live_runs)
+        self._threads = asyncio.Semaphore(settings.author_threads)
+        self._executions: dict[str, Execution] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._services: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Be known, and begin to write what runs put."""
+        row = WorkerRow(
+            worker_id=self.worker_id,
+            host=socket.gethostname(),
+            process_id=os.getpid(),
+            started_at=clock.now(),
+            heartbeat_at=clock.now(),
+        )
+        await self._database.write(lambda transaction: workers.insert_worker(transaction, row))
+        self._spawn(self._writer.run(), self._services)
+        self._spawn(self._look_around(), self._services)
+
+    def launch(self, run: RunRow) -> None:
+        """Execute a ready run in a task of its own."""
+        if not self.draining:
+            self._spawn(self.execute(run), self._tasks)
+
+    async def execute(self, run: RunRow) -> None:
+        """Execute a run, if it is to be had; returns when it has ended, paused, or been lost."""
+        try:
+            definition = self._registry.get(run.workflow)
+        except NotFound as error:
+            await self._refuse(run, error)
+            return
+        async with self._slots:
+            if definition.asynchronous:
+                await self._attempt(run)
+                return
+            async with self._threads:
+                await self._attempt(run)
+
+    def stop(self, run_id: str, reason: StopReason) -> bool:
+        """Ask a run of this process to end; whether it is one."""
+        execution = self._executions.get(run_id)
+        if execution is None:
+            return False
+        execution.stop(reason)
+        return True
+
+    async def drain(self) -> None:
+        """Take nothing more, let runs end for the drain time, and make the others ready for whoever comes."""
+        self.draining = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._settings.drain_seconds)
+        left = list(self._executions.items())
+        for _, execution in left:
+            execution.stop(StopReason.drain)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._settings.cancel_grace_seconds)
+        for task in self._tasks | self._services:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._services, return_exceptions=True)
+        with suppress(Unavailable):  # then its runs are found by their worker's silence
+            await self._database.write(lambda transaction: self._hand_over(transaction, [run_id for run_id, _ in left]))
+
+    async def _attempt(self, run: RunRow) -> None:
+        if self.draining:
+            return
+        with self._live.holding(run.run_id) as live:
+            claim = await self._database.write(lambda transaction: self._claim(transaction, run))
+            if claim is None:
+                return
+            log = RunLog(claim.run, last_sequence=claim.last_sequence, live=live, writer=self._writer)
+            execution = Execution(
+                claim,
+                self._registry.get(run.workflow),
+                log,
+                states=self._states,
+                engine=self._engine,
+                metrics=self._metrics,
+                max_content_bytes=self._settings.max_content_bytes,
+                grace_seconds=self._settings.cancel_grace_seconds,
+            )
+            self._executions[run.run_id] = execution
+            self._metrics.runs_live.inc()
+            try:
+                await execution.run()
+            except Fenced:
+                logger.warning("run_lost", extra={"run_id": run.run_id})
+            finally:
+                del self._executions[run.run_id]
+                self._metrics.runs_live.dec()
+
+    def _claim(self, transaction: Transaction, run: RunRow) -> Claim | None:
+        return claim_run(
+            transaction, self._states, self._live, tenant=run.tenant_id, run_id=run.run_id, worker=self.worker_id
+        )
+
+    async def _refuse(self, run: RunRow, error: NotFound) -> None:
+        """End a run whose workflow this process does not have."""
+        outcome = failed("unknown_workflow", error.message)
+
+        def work(transaction: Transaction) -> None:
+            row = runs.lock_run(transaction, run.tenant_id, run.run_id)
+            if row is not None and row.status == run.status:
+                end_idle_run(transaction, self._engine, self._states, self._live, row, outcome)
+
+        await self._database.write(work)
+
+    def _hand_over(self, transaction: Transaction, left: list[str]) -> None:
+        """What a drain could not wait for becomes ready; a death it is not."""
+        for run_id in left:
+            run = runs.lock_run(transaction, DEFAULT_TENANT, run_id)
+            if run is not None and run.worker_id == self.worker_id and run.status == "running":
+                make_ready(transaction, self._engine, run, recoveries=run.recoveries)
+        workers.delete_worker(transaction, self.worker_id)
+
+    async def _look_around(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                cancels = await self._database.write(self._tick)
+            except Unavailable:
+                logger.warning("database_unavailable")
+                continue
+            for run in cancels:
+                self.stop(run.run_id, StopReason.cancelled)
+
+    def _tick(self, transaction: Transaction) -> list[RunRow]:
+        for run in runs.overdue_pauses(transaction, DEFAULT_TENANT, clock.now()):
+            if run.question is not None:
+                request_id = decode(run.question)["request_id"]
+                continue_run(transaction, self._engine, self._live, run, request_id=request_id, value=None)
+        return runs.cancels_for(transaction, DEFAULT_TENANT, self.worker_id)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], group: set[asyncio.Task[None]]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        group.add(task)
+        task.add_done_callback(group.discard)
+        task.add_done_callback(_report)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """No task of ours dies in silence."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("task_died", exc_info=error)

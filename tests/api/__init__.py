@@ -1,0 +1,1 @@
+"""Tests of app/api and of what stands under it, over HTTP."""

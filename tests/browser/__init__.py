@@ -1,0 +1,1 @@
+"""The EventSource of browsers against a real server."""
