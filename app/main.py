@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
@@ -88,7 +89,15 @@ class Millstream:
         settings = self.settings
         return Service(
             workflows=Workflows(self.registry),
-            runs=Runs(database, self.registry, engine, states, self.live, metrics),
+            runs=Runs(
+                database,
+                self.registry,
+                engine,
+                states,
+                self.live,
+                metrics,
+                key_lifetime=timedelta(hours=settings.idempotency_hours),
+            ),
             events=Events(database, self.live, poll_seconds=None if settings.embedded else POLL_SECONDS),
             sessions=Sessions(database, self.registry, states),
             health=Health(database, engine, embedded=settings.embedded, lease_seconds=settings.lease_seconds),

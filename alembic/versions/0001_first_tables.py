@@ -24,6 +24,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("idempotency_keys", schema=None) as batch_op:
         batch_op.create_index("ix_idempotency_keys_created", ["created_at"], unique=False)
+        batch_op.create_index("ix_idempotency_keys_run", ["tenant_id", "run_id"], unique=False)
 
     op.create_table(
         "imports",
@@ -191,6 +192,7 @@ def downgrade() -> None:
     op.drop_table("run_events")
     op.drop_table("imports")
     with op.batch_alter_table("idempotency_keys", schema=None) as batch_op:
+        batch_op.drop_index("ix_idempotency_keys_run")
         batch_op.drop_index("ix_idempotency_keys_created")
 
     op.drop_table("idempotency_keys")

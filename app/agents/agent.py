@@ -95,7 +95,8 @@ class Agent(PerRun):
         """
         runtime, question = self._runtime(), self._question(prompt)
         if stream:
-            pieces = runtime.stream(StreamCall(start=partial(_start, question), name=question.agent, arguments=(prompt,)))
+            call = StreamCall(start=partial(_start, question), name=question.agent, arguments=(prompt,))
+            pieces = runtime.stream(call)
             return self._each_async(pieces) if runtime.asynchronous else self._each(pieces)
         result = runtime.step(StepCall(function=answer, arguments=(question,), name=question.agent))
         return self._awaited(result) if runtime.asynchronous else self._whole(result)

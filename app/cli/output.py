@@ -42,16 +42,16 @@ def print_json(resources: Iterable["BaseModel"]) -> None:
         typer.echo(resource.model_dump_json())
 
 
-def print_document(document: Any) -> None:
+def print_document(document: Any, out: "Console | None" = None) -> None:
     """A JSON document, to be read; for a program it is the same document."""
+    out = out or console()
     text = json.dumps(document, indent=2, ensure_ascii=False)
-    out = console()
     if not out.is_terminal:
         typer.echo(text)
         return
     from rich.json import JSON
 
-    out.print(JSON(text))
+    out.print(JSON(printable(text)))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, none: str) -> None:

@@ -30,6 +30,21 @@ cli.add_typer(runs.commands, name="runs")
 cli.add_typer(sessions.commands, name="sessions")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"millstream {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What belongs to no command."""
+
+
 def main() -> NoReturn:
     """Run a command, and end the process with its exit code."""
     try:
@@ -43,16 +58,6 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         raise SystemExit(exits.DETACHED) from None
     raise SystemExit(exits.COMPLETED)
-
-
-@cli.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
-) -> None:
-    """What belongs to no command."""
-    if version:
-        typer.echo(f"millstream {__version__}")
-        raise typer.Exit
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -1,7 +1,6 @@
 """Commands that are the service, or prepare it: they need no server."""
 
 import asyncio
-import logging
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
     import socket
 
     from app.main import Millstream
-    from app.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 
 def serve(
@@ -91,7 +87,6 @@ def _announce(millstream: "Millstream", listening: "socket.socket") -> None:
     count = sum(1 for _ in millstream.registry)
     said = f"{count} workflow{'' if count == 1 else 's'}"
     note(f"Millstream {__version__} serves {said} at {url}{everywhere}, documented at {url}/docs; Ctrl-C stops it")
-    logger.info("serving", extra={"url": url, "workflows": count, "mode": _mode(millstream.settings)})
 
 
 def _cancel_on_signal() -> None:
@@ -100,10 +95,6 @@ def _cancel_on_signal() -> None:
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-
-
-def _mode(settings: "Settings") -> str:
-    return "embedded" if settings.embedded else "distributed"
 
 
 def _leave(_number: int, _frame: object) -> NoReturn:

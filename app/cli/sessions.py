@@ -11,7 +11,6 @@ from app.cli.output import (
     Json,
     Limit,
     compact,
-    console,
     moment,
     note,
     print_document,

@@ -265,6 +265,7 @@ class _Pump:
 def in_thread(function: Callable[[], Result]) -> "Future[Result]":
     """Call a function in a daemon thread: one that never returns cannot keep the process from ending."""
     future: Future[Result] = Future()
+    future.set_running_or_notify_cancel()  # a thread cannot be taken back: whoever gives up, it may still end
     context = contextvars.copy_context()
 
     def call() -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Coroutine
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app import clock
@@ -20,7 +21,7 @@ from app.engine.writer import EventWriter, Fenced, RunLog
 from app.errors import NotFound, Unavailable
 from app.metrics import Metrics
 from app.settings import Settings
-from app.store import runs, workers
+from app.store import idempotency, runs, workers
 from app.store.database import Database, Transaction
 from app.store.tables import DEFAULT_TENANT, RunRow, WorkerRow
 from app.workflow.encoding import decode
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 """How often the worker looks for what no event tells it: cancels from elsewhere, answers that are overdue."""
+KEY_SWEEP = timedelta(minutes=10)
+"""How much longer than its lifetime an Idempotency-Key may be in the table."""
 
 
 class Worker:
@@ -49,6 +52,8 @@ class Worker:
         self._states, self._live, self._metrics, self._settings = states, live, metrics, settings
         self.worker_id = clock.new_id()
         self.draining = False
+        self._key_lifetime = timedelta(hours=settings.idempotency_hours)
+        self._keys_kept_since = datetime.min.replace(tzinfo=UTC)
         self._writer = EventWriter(database, metrics)
         self._slots = asyncio.Semaphore(settings.max_live_runs)
         self._threads = asyncio.Semaphore(settings.author_threads)
@@ -180,6 +185,9 @@ class Worker:
             if run.question is not None:
                 request_id = decode(run.question)["request_id"]
                 continue_run(transaction, self._engine, self._live, run, request_id=request_id, value=None)
+        if (oldest := clock.now() - self._key_lifetime) > self._keys_kept_since + KEY_SWEEP:
+            idempotency.delete_keys(transaction, before=oldest)
+            self._keys_kept_since = oldest
         return runs.cancels_for(transaction, DEFAULT_TENANT, self.worker_id)
 
     def _spawn(self, work: Coroutine[Any, Any, None], group: set[asyncio.Task[None]]) -> None:

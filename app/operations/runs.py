@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from app import clock
@@ -65,7 +65,11 @@ class Runs:
         states: States,
         live: LiveLogs,
         metrics: Metrics,
+        *,
+        key_lifetime: timedelta,
     ) -> None:
+        """`key_lifetime` is how long an Idempotency-Key is remembered."""
+        self._key_lifetime = key_lifetime
         self._database, self._registry, self._engine = database, registry, engine
         self._states, self._live, self._metrics = states, live, metrics
 
@@ -87,20 +91,16 @@ class Runs:
         digest = request.digest()
 
         def work(transaction: Transaction) -> tuple[dict[str, Any], RunRow | None]:
-            if idempotency_key is not None and (known := self._known(transaction, caller, idempotency_key, digest)):
-                return run_resource(transaction, known), None
-            if self._engine.draining:
-                raise Unavailable("the server is stopping; start the run again in a moment", code="draining")
-            row, interrupted = self._accept(transaction, caller, request, clock.now())
+            run_id, at = clock.new_id(), clock.now()
             if idempotency_key is not None:
                 key = IdempotencyRow(
-                    tenant_id=caller.tenant,
-                    key=idempotency_key,
-                    request_hash=digest,
-                    run_id=row.run_id,
-                    created_at=row.created_at,
+                    tenant_id=caller.tenant, key=idempotency_key, request_hash=digest, run_id=run_id, created_at=at
                 )
-                idempotency.insert_key(transaction, key)
+                if (known := self._use_key(transaction, key)) is not None:
+                    return run_resource(transaction, known), None
+            if self._engine.draining:
+                raise Unavailable("the server is stopping; start the run again in a moment", code="draining")
+            row, interrupted = self._accept(transaction, caller, request, run_id, at)
             return run_resource(transaction, row), interrupted
 
         resource, interrupted = await self._database.write(work)
@@ -208,21 +208,24 @@ class Runs:
         elif row.status == RunStatus.running:
             runs.request_cancel(transaction, row.tenant_id, row.run_id, clock.now())
 
-    def _known(self, transaction: Transaction, caller: Caller, key: str, digest: str) -> RunRow | None:
-        """The run that the key stands for already."""
-        row = idempotency.get_key(transaction, caller.tenant, key)
-        if row is None:
+    def _use_key(self, transaction: Transaction, key: IdempotencyRow) -> RunRow | None:
+        """Take the key for a new run; the run that it stands for already, if it does."""
+        if idempotency.insert_key(transaction, key):
             return None
-        if row.request_hash != digest:
+        known = idempotency.get_key(transaction, key.tenant_id, key.key)
+        if known is None or known.created_at < key.created_at - self._key_lifetime:
+            idempotency.delete_key(transaction, key.tenant_id, key.key)
+            return self._use_key(transaction, key)
+        if known.request_hash != key.request_hash:
             raise Invalid(
-                f"the Idempotency-Key {key!r} was used for another request; a new request takes a new key",
+                f"the Idempotency-Key {key.key!r} was used for another request; a new request takes a new key",
                 code="idempotency_key_reused",
-                run_id=row.run_id,
+                run_id=known.run_id,
             )
-        return runs.get_run(transaction, caller.tenant, row.run_id)
+        return runs.get_run(transaction, key.tenant_id, known.run_id)
 
     def _accept(
-        self, transaction: Transaction, caller: Caller, request: RunRequest, at: datetime
+        self, transaction: Transaction, caller: Caller, request: RunRequest, run_id: str, at: datetime
     ) -> tuple[RunRow, RunRow | None]:
         """Write the run, and give it the session's turn if that is free; with it the running one that it interrupts."""
         session = self._session_for(transaction, caller, request, at)
@@ -237,7 +240,7 @@ class Runs:
             )
         row = RunRow(
             tenant_id=caller.tenant,
-            run_id=clock.new_id(),
+            run_id=run_id,
             workflow=request.workflow,
             session_id=session.session_id,
             user_id=request.user_id if request.user_id is not None else session.user_id,

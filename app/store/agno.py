@@ -81,7 +81,7 @@ def read_rows(source: sqlite3.Connection, table: str) -> Iterator[AgnoRow]:
     for row in source.execute(f"SELECT {', '.join(wanted)} FROM {_quoted(table)}{order}"):  # noqa: S608  names, quoted
         texts = [_text(value) for value in row[:_TEXTS]]
         documents = [value if value is None or isinstance(value, bytes) else str(value).encode() for value in row[5:10]]
-        yield AgnoRow(texts[0] or "", *texts[1:], *documents, *row[10:])
+        yield AgnoRow._make([texts[0] or "", *texts[1:], *documents, *row[10:]])
 
 
 def imported(transaction: Transaction, tenant: str, table: str) -> bool:

@@ -16,8 +16,8 @@ _GET = select(_sessions).where(_KEY)
 _LOCK = _GET.with_for_update()
 _DELETE = delete(_sessions).where(_KEY)
 _INSERT = {
-    "sqlite": sqlite_insert(_sessions).on_conflict_do_nothing(),
-    "postgresql": postgresql_insert(_sessions).on_conflict_do_nothing(),
+    "sqlite": sqlite_insert(_sessions).on_conflict_do_nothing().returning(_sessions.c.session_id),
+    "postgresql": postgresql_insert(_sessions).on_conflict_do_nothing().returning(_sessions.c.session_id),
 }
 _ACCEPT = (
     update(_sessions)
@@ -46,7 +46,7 @@ def lock_session(transaction: Transaction, tenant: str, session: str) -> Session
 
 def insert_session(transaction: Transaction, row: SessionRow) -> bool:
     """Add the session; False when there is one of that id."""
-    return transaction.execute(_INSERT[transaction.dialect], row.model_dump()).rowcount == 1
+    return transaction.execute(_INSERT[transaction.dialect], row.model_dump()).one_or_none() is not None
 
 
 def accept_run(

@@ -248,6 +248,7 @@ class IdempotencyTable(IdempotencyRow, table=True):
     __table_args__ = (
         PrimaryKeyConstraint("tenant_id", "key"),
         Index("ix_idempotency_keys_created", "created_at"),
+        Index("ix_idempotency_keys_run", "tenant_id", "run_id"),
         {"sqlite_with_rowid": False},
     )
 

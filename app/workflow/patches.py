@@ -168,9 +168,9 @@ def _diff_lists(before: list[Any], after: list[Any], path: str) -> list[Operatio
     for index in range(both):
         operations += diff(old[index], new[index], f"{path}/{head + index}")
     operations += [{"op": "remove", "path": f"{path}/{head + both}"} for _ in old[both:]]
-    for index, value in enumerate(new[both:], head + both):
-        end = tail == 0
-        operations.append({"op": "add", "path": f"{path}/{'-' if end else index}", "value": value})
+    operations += [
+        {"op": "add", "path": f"{path}/{index}", "value": value} for index, value in enumerate(new[both:], head + both)
+    ]
     return operations
 
 
