@@ -15,6 +15,8 @@
     ├── Unavailable          not now: draining, or at a limit; try again                 (HTTP 503)
     └── ConfigurationError   the service cannot start like this
 
+Overdue is a TimeoutError of the author's, no error of ours.
+
 `code` is stable and part of the HTTP contract; `extra` holds members of the problem document beside it.
 """
 
@@ -111,6 +113,10 @@ class Unavailable(MillstreamError):
     def __init__(self, message: str, *, code: str | None = None, retry_after_seconds: int = 1, **extra: Any) -> None:
         super().__init__(message, code=code, **extra)
         self.retry_after_seconds = retry_after_seconds
+
+
+class Overdue(TimeoutError):
+    """A step or an answer took longer than its timeout allows; raised in the author's code, as the TimeoutError it is."""
 
 
 class ConfigurationError(MillstreamError):

@@ -20,6 +20,7 @@ from app.api.sse import Streams
 from app.discovery import load_registry
 from app.engine.live import LiveLogs
 from app.engine.local import LocalEngine
+from app.engine.seam import Engine
 from app.engine.states import States
 from app.errors import ConfigurationError
 from app.metrics import Metrics
@@ -57,9 +58,13 @@ class Server(uvicorn.Server):
 class Millstream:
     """One process of the service, put together from its settings."""
 
-    def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
-        """Loads the workflows; raises ConfigurationError for whatever keeps the service from starting."""
+    def __init__(self, settings: Settings, registry: Registry | None = None, *, work: bool = True) -> None:
+        """Loads the workflows; raises ConfigurationError for whatever keeps the service from starting.
+
+        Without `work`, a process on Postgres serves HTTP and leaves the runs to workers.
+        """
         self.settings = settings
+        self._work = work
         self.registry = registry if registry is not None else load_registry(settings)
         self.live = LiveLogs()
         self.application: FastAPI = make_application(self.open)
@@ -76,7 +81,7 @@ class Millstream:
                 await refuse_unless_at_head(database)
                 metrics = Metrics()
                 states = States(max_state_bytes=settings.max_state_bytes, cache_bytes=settings.state_cache_bytes)
-                engine = LocalEngine(database, self.registry, states, self.live, metrics, settings)
+                engine = self._engine(database, states, metrics)
                 await engine.start()
                 try:
                     yield self._service(database, engine, states, metrics)
@@ -85,7 +90,15 @@ class Millstream:
             finally:
                 await database.close()
 
-    def _service(self, database: Database, engine: LocalEngine, states: States, metrics: Metrics) -> Service:
+    def _engine(self, database: Database, states: States, metrics: Metrics) -> Engine:
+        parts = (database, self.registry, states, self.live, metrics, self.settings)
+        if self.settings.embedded:
+            return LocalEngine(*parts)
+        from app.engine.procrastinate import ProcrastinateEngine  # noqa: PLC0415  a library of the extra `postgres`
+
+        return ProcrastinateEngine(*parts, work=self._work)
+
+    def _service(self, database: Database, engine: Engine, states: States, metrics: Metrics) -> Service:
         settings = self.settings
         return Service(
             workflows=Workflows(self.registry),

@@ -58,7 +58,8 @@ def ending(members: Members, seconds: float) -> list[Line]:
         lines.append(Line("·", "the content is cut here; the events have all of it", "yellow"))
     if error:
         step = f" (step {error['step']})" if error.get("step") else ""
-        lines.append(Line(" ", f"{error['code']}: {error['type']}: {error['message']}{step}", "red"))
+        said = f"{error['code']}: {error['type']}: {error['message']}{step}"
+        lines.append(Line(" ", said.replace("\n", "\n  "), "red"))
     lines.append(Line(" ", f"session {members['session_id']}, revision {members['session_revision']}", "dim"))
     return lines
 

@@ -66,7 +66,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, non
         table.add_column(column.upper(), header_style="bold", no_wrap=number == 0)
     for line in lines:
         table.add_row(*line)
-    console().print(table)
+    _print(table)
 
 
 def print_members(members: Iterable[tuple[str, object]]) -> None:
@@ -77,7 +77,7 @@ def print_members(members: Iterable[tuple[str, object]]) -> None:
     for name, value in members:
         if value is not None:
             table.add_row(name, _cell(value))
-    console().print(table)
+    _print(table)
 
 
 def moment(instant: datetime | None) -> str | None:
@@ -102,6 +102,14 @@ def compact(value: object) -> str:
 def printable(text: str) -> str:
     """The text without what would steer a terminal."""
     return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
+
+
+def _print(table: "Table") -> None:
+    """Print a table, without the blanks that fill its last column."""
+    out = console()
+    with out.capture() as captured:
+        out.print(table)
+    typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _cell(value: object) -> str:

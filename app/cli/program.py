@@ -4,10 +4,11 @@ import signal
 from typing import Annotated, NoReturn
 
 import typer
+from pydantic import ValidationError
 
 from app import __version__
 from app.cli import exits, runs, service, sessions, workflows
-from app.client.errors import ClientError, ServerUnreachable
+from app.client.errors import ClientError, ServerProblem, ServerUnreachable
 from app.errors import MillstreamError
 
 cli = typer.Typer(
@@ -51,10 +52,10 @@ def main() -> NoReturn:
         cli()
     except MillstreamError as error:
         _end(error.message, exits.USAGE)
-    except ServerUnreachable as error:
-        _end(f"{error.message}{_remedy(error)}", exits.SERVER)
+    except ValidationError as error:
+        _end(_refused(error), exits.USAGE)
     except ClientError as error:
-        _end(error.message, exits.SERVER)
+        _end(f"{error.message}{_remedy(error)}", exits.SERVER)
     except KeyboardInterrupt:
         raise SystemExit(exits.DETACHED) from None
     raise SystemExit(exits.COMPLETED)
@@ -66,7 +67,17 @@ def _end(message: str, code: int) -> NoReturn:
     raise SystemExit(code) from None
 
 
-def _remedy(error: ServerUnreachable) -> str:
-    if error.contacted:
-        return ""
-    return "; start one with `millstream serve`, or name another with --url or MILLSTREAM_URL"
+def _refused(error: ValidationError) -> str:
+    """What a body of ours does not take, under the names of the options."""
+    return "; ".join(
+        f"--{'.'.join(map(str, entry['loc'])).replace('_', '-')}: {entry['msg'].removeprefix('Value error, ')}"
+        for entry in error.errors(include_url=False, include_context=False, include_input=False)
+    )
+
+
+def _remedy(error: ClientError) -> str:
+    if isinstance(error, ServerUnreachable) and not error.contacted:
+        return "; start one with `millstream serve`, or name another with --url or MILLSTREAM_URL"
+    if isinstance(error, ServerProblem) and (known := error.members.get("known")):
+        return f": {', '.join(known)}"
+    return ""

@@ -76,9 +76,9 @@ class Screen:
     def line(self, line: Line) -> None:
         """Print a line, and change what goes on now."""
         self._end_line()
-        self._notes.print(Text(f"{line.mark} {printable(line.text)}", style=line.style))
         if line.now is not None:
             self._now.doing, self._now.progress = line.now, None
+        self._notes.print(Text(f"{line.mark} {printable(line.text)}", style=line.style))
 
     def progress(self, progress: Progress) -> None:
         """Show how far something is."""

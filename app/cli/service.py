@@ -49,9 +49,11 @@ def migrate() -> None:
 
     configure_logs(settings.log_level)
 
+    from app.store.database import open_database
     from app.store.migrations import head_revision
     from app.store.migrations import migrate as bring_to_head
 
+    open_database(settings.database_url)  # connects to nothing yet, but refuses a URL that is of no database of ours
     bring_to_head(settings.database_url)
     typer.echo(f"the database is at migration {head_revision()}, which this version needs")
 

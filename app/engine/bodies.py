@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from app.engine.content import ContentTally
 from app.engine.journal import Journal
-from app.engine.steps import RunStopped, SyncRuntime, in_thread
+from app.engine.steps import RunStopped, SyncRuntime
+from app.engine.threads import contained, in_thread
 from app.engine.writer import MAX_PENDING, RunLog
 from app.workflow.response import RunResponse, encode_response
 
@@ -49,11 +50,14 @@ class AsyncBody:
             self._task.cancel()
 
     async def _drive(self) -> Any:
-        result = self._call()
-        if inspect.isawaitable(result):
-            result = await result
-        if isinstance(result, AsyncIterator):
-            return await self._follow(result)
+        try:
+            result = self._call()
+            if inspect.isawaitable(result):
+                result = await result
+            if isinstance(result, AsyncIterator):
+                return await self._follow(result)
+        except (SystemExit, KeyboardInterrupt) as error:  # would end the event loop
+            raise contained(error) from error
         if isinstance(result, RunResponse):
             emit(result, self._journal, self._tally)
             return None
@@ -81,7 +85,7 @@ class SyncBody:
 
     async def run(self) -> Any:
         """Drive it; raises what the author's code raises, RunStopped when it was stopped."""
-        return await asyncio.wrap_future(in_thread(self._drive))
+        return await in_thread(self._drive)
 
     def stop(self) -> None:
         """Tell the thread."""

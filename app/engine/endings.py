@@ -7,8 +7,9 @@ from typing import Any
 from app.engine.content import RunContent
 from app.engine.seam import Engine
 from app.engine.states import States
+from app.engine.threads import AuthorExit
 from app.engine.writer import Appender
-from app.errors import Invalid, MillstreamError, TooLarge
+from app.errors import Invalid, MillstreamError, Overdue, TooLarge
 from app.store import runs, sessions
 from app.store.database import Transaction
 from app.store.tables import RunRow, SessionRow
@@ -55,13 +56,23 @@ def failed(code: str, message: str, *, kind: str = "MillstreamError", step: str 
 
 def failure_of(error: BaseException, *, step: str | None = None) -> Outcome:
     """The failure that an exception of an author's code is."""
+    if isinstance(error, AuthorExit):
+        error = error.error
     kind = type(error).__name__
     if isinstance(error, MillstreamError):
         event = error.extra.get("event")
         return failed(error.problem_code, error.message, kind=kind, step=step, event=event)
-    if isinstance(error, TimeoutError) and step is not None:
-        return failed("timeout", str(error) or "the step took too long", kind=kind, step=step)
-    return failed("author_error", str(error) or kind, kind=kind, step=step)
+    if isinstance(error, Overdue):
+        return failed("timeout", str(error), kind="TimeoutError", step=step)
+    return failed("author_error", _said(error) or kind, kind=kind, step=step)
+
+
+def _said(error: BaseException) -> str:
+    """The error's message; an author's exception may fail at that too."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def save_state(

@@ -5,7 +5,7 @@ fallen behind. So a slow reader costs no memory, and a run never waits for one.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from app.wire.frames import frame
@@ -21,6 +21,8 @@ class LiveLog:
     def __init__(self) -> None:
         self.readers = 0
         self.holders = 0
+        self.writing = False
+        """Whether this process executes the run: then nobody else writes for it."""
         self.ended = False
         self._frames: list[bytes] = []
         self._next = 0
@@ -51,6 +53,11 @@ class LiveLog:
         """The sequence of the last event that was told of; 0 when none has been."""
         return max(self._next - 1, 0)
 
+    def heard(self) -> None:
+        """Another process may have written: what is here is no longer all there is."""
+        self._frames, self._bytes, self._next = [], 0, 0
+        self.ring()
+
     def ring(self) -> None:
         """Wake the readers: there may be something new."""
         if self._changed is not None and not self._changed.done():
@@ -77,6 +84,8 @@ class LiveLogs:
 
     def __init__(self) -> None:
         self._logs: dict[str, LiveLog] = {}
+        self.on_publish: Callable[[str], None] | None = None
+        """Told of each run that has news, so that other processes can be; None where there are none."""
         self.closed = False
         """Whether readers should go, and come back to another process."""
 
@@ -112,3 +121,10 @@ class LiveLogs:
         """Tell the run's readers, if there are any."""
         if (log := self._logs.get(run_id)) is not None:
             log.publish(sequence, events, ended=ended)
+        if self.on_publish is not None:
+            self.on_publish(run_id)
+
+    def heard(self, run_id: str) -> None:
+        """The run has news, from this process or another."""
+        if (log := self._logs.get(run_id)) is not None and not log.writing:
+            log.heard()

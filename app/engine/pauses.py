@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from app import clock
 from app.engine.journal import Journal
 from app.engine.writer import Appender, Fenced, RunLog
+from app.errors import Overdue
 from app.store import runs
 from app.store.database import Transaction
 from app.wire.events import server_event
@@ -41,7 +42,7 @@ class Pauses:
             await self._pause(request, request_id)
             raise RunPaused
         if answer.value is None:
-            raise TimeoutError(f"nobody answered {request.prompt!r} within {request.timeout_seconds:g} seconds")
+            raise Overdue(f"nobody answered {request.prompt!r} within {request.timeout_seconds:g} seconds")
         return request.read(decode(answer.value))
 
     @contextmanager

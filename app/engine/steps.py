@@ -6,7 +6,6 @@ computed twice.
 """
 
 import asyncio
-import contextvars
 import inspect
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -16,6 +15,8 @@ from typing import Any, TypeVar
 
 from app.engine.journal import PARENT, Journal
 from app.engine.pauses import Asking, Pauses
+from app.engine.threads import in_thread, start_thread
+from app.errors import Overdue
 from app.workflow.encoding import decode, encode
 from app.workflow.results import from_log
 from app.workflow.runtime import InputRequest, StepCall, StreamCall
@@ -31,10 +32,6 @@ Result = TypeVar("Result")
 
 class RunStopped(BaseException):
     """The run was asked to stop; raised in sync author code at its next step or yield."""
-
-
-class StepTimeoutError(TimeoutError):
-    """A step took longer than its timeout allows."""
 
 
 Save = Callable[[], Awaitable[None]]
@@ -89,7 +86,7 @@ class AsyncRuntime:
             async with asyncio.timeout(call.timeout_seconds):
                 if inspect.iscoroutinefunction(call.function):
                     return await call.function(*call.arguments)
-                result = await asyncio.wrap_future(in_thread(lambda: call.function(*call.arguments)))
+                result = await in_thread(lambda: call.function(*call.arguments))
                 return await result if inspect.isawaitable(result) else result
         except TimeoutError as error:
             raise _timeout_of(call, error) from None
@@ -218,7 +215,7 @@ class SyncRuntime:
             result = call.function(*call.arguments)
             return self._await(call, result) if inspect.iscoroutine(result) else result
         try:
-            return in_thread(lambda: call.function(*call.arguments)).result(call.timeout_seconds)
+            return start_thread(lambda: call.function(*call.arguments)).result(call.timeout_seconds).value()
         except TimeoutError as error:
             raise _timeout_of(call, error) from None
 
@@ -262,29 +259,11 @@ class _Pump:
         return batch
 
 
-def in_thread(function: Callable[[], Result]) -> "Future[Result]":
-    """Call a function in a daemon thread: one that never returns cannot keep the process from ending."""
-    future: Future[Result] = Future()
-    future.set_running_or_notify_cancel()  # a thread cannot be taken back: whoever gives up, it may still end
-    context = contextvars.copy_context()
-
-    def call() -> None:
-        try:
-            result = context.run(function)
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    threading.Thread(target=call, daemon=True, name="millstream-author").start()
-    return future
-
-
 def _timeout_of(call: StepCall, error: TimeoutError) -> TimeoutError:
     """Our own error when it was the step's timeout, else the one that the function raised."""
     if call.timeout_seconds is None or str(error):
         return error
-    return StepTimeoutError(f"the step {call.name!r} took longer than {call.timeout_seconds:g} seconds")
+    return Overdue(f"the step {call.name!r} took longer than {call.timeout_seconds:g} seconds")
 
 
 @contextmanager

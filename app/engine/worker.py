@@ -54,7 +54,7 @@ class Worker:
         self.draining = False
         self._key_lifetime = timedelta(hours=settings.idempotency_hours)
         self._keys_kept_since = datetime.min.replace(tzinfo=UTC)
-        self._writer = EventWriter(database, metrics)
+        self._writer = EventWriter(database, live, metrics)
         self._slots = asyncio.Semaphore(settings.max_live_runs)
         self._threads = asyncio.Semaphore(settings.author_threads)
         self._executions: dict[str, Execution] = {}
@@ -78,6 +78,10 @@ class Worker:
         """Execute a ready run in a task of its own."""
         if not self.draining:
             self._spawn(self.execute(run), self._tasks)
+
+    async def work_on(self, run: RunRow) -> None:
+        """Execute a ready run, and wait for it; who stops waiting does not stop it."""
+        await asyncio.wait({self._spawn(self.execute(run), self._tasks)})
 
     async def execute(self, run: RunRow) -> None:
         """Execute a run, if it is to be had; returns when it has ended, paused, or been lost."""
@@ -124,7 +128,7 @@ class Worker:
             claim = await self._database.write(lambda transaction: self._claim(transaction, run))
             if claim is None:
                 return
-            log = RunLog(claim.run, last_sequence=claim.last_sequence, live=live, writer=self._writer)
+            log = RunLog(claim.run, last_sequence=claim.last_sequence, writer=self._writer)
             execution = Execution(
                 claim,
                 self._registry.get(run.workflow),
@@ -136,12 +140,14 @@ class Worker:
                 grace_seconds=self._settings.cancel_grace_seconds,
             )
             self._executions[run.run_id] = execution
+            live.writing = True
             self._metrics.runs_live.inc()
             try:
                 await execution.run()
             except Fenced:
                 logger.warning("run_lost", extra={"run_id": run.run_id})
             finally:
+                live.writing = False
                 del self._executions[run.run_id]
                 self._metrics.runs_live.dec()
 
@@ -190,11 +196,12 @@ class Worker:
             self._keys_kept_since = oldest
         return runs.cancels_for(transaction, DEFAULT_TENANT, self.worker_id)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], group: set[asyncio.Task[None]]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], group: set[asyncio.Task[None]]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         group.add(task)
         task.add_done_callback(group.discard)
         task.add_done_callback(_report)
+        return task
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 from app import clock
-from app.engine.live import LiveLog
+from app.engine.live import LiveLogs
 from app.errors import Unavailable
 from app.metrics import Metrics
 from app.store import events, runs
@@ -54,9 +54,8 @@ class PendingEvent(NamedTuple):
 class RunLog:
     """The open end of the log of a run that this process executes. `put` may be called from any thread."""
 
-    def __init__(self, run: RunRow, *, last_sequence: int, live: LiveLog, writer: "EventWriter") -> None:
+    def __init__(self, run: RunRow, *, last_sequence: int, writer: "EventWriter") -> None:
         self.tenant, self.run_id, self.attempt = run.tenant_id, run.run_id, run.attempt
-        self.live = live
         self.pending: deque[PendingEvent] = deque()
         self.sequence = last_sequence
         self.room = threading.Event()
@@ -147,7 +146,7 @@ class RunLog:
         """The appender's events have been committed, `count` of them from the pending ones."""
         first, self.sequence = self.sequence + 1, appender.sequence
         if appender.events:
-            self.live.publish(first, appender.events, ended=appender.ended)
+            self._writer.live.publish(self.run_id, first, appender.events, ended=appender.ended)
         self._written += count
         self._writer.metrics.events_written.inc(len(appender.events))
         if len(self.pending) < MAX_PENDING // 2:
@@ -212,8 +211,9 @@ class Appender:
 class EventWriter:
     """Writes what the runs of this process put: at once when it is idle, in batches when it is busy."""
 
-    def __init__(self, database: Database, metrics: Metrics) -> None:
+    def __init__(self, database: Database, live: LiveLogs, metrics: Metrics) -> None:
         self.database = database
+        self.live = live
         self.metrics = metrics
         self._dirty: dict[RunLog, None] = {}
         self._work = asyncio.Event()

@@ -4,13 +4,14 @@ import asyncio
 import copy
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterator
 from contextvars import ContextVar
 from inspect import isawaitable
 from typing import Any, cast
 
+from app.engine.pauses import RunPaused
 from app.engine.steps import RunStopped
+from app.engine.writer import Fenced
 from app.workflow.registry import WorkflowDefinition
 from app.workflow.response import RunResponse
 from app.workflow.runtime import PerRun
@@ -94,7 +95,11 @@ class ScriptBody:
             return body(workflow, **arguments)
         self._executed = workflow
         INSIDE.set(INSIDE.get() | {self._inside})
-        return self._shaped(self._watched(lambda: body(workflow, **arguments)))
+        try:
+            result = body(workflow, **arguments)
+        except BaseException as error:
+            raise self._failed(error) from None
+        return self._shaped(result)
 
     def next_said(self) -> RunResponse:
         """The oldest response that the script has not had; there is one for each event of the author's."""
@@ -124,52 +129,51 @@ class ScriptBody:
         try:
             returned = await result
         except BaseException as error:
-            self._fail(error)
-            raise
+            raise self._failed(error) from None
         return self._shaped(returned)
 
     def _paced(self, responses: Iterator[Any]) -> Iterator[Any]:
-        with closing(_Closable(responses)):
-            while True:
-                try:
-                    response = self._watched(lambda: next(responses, self))
-                except RuntimeError as error:
-                    raise error.__cause__ or error from None
-                if response is self:
-                    return
+        try:
+            for response in responses:
                 self._say(response)
                 yield response
                 self.pace.wait()
+        except BaseException as error:
+            raise self._failed(error) from None
+        finally:
+            if isinstance(responses, Generator):
+                responses.close()
 
     async def _paced_async(self, responses: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        async with aclosing(cast("Any", responses)):
-            try:
-                async for response in responses:
-                    self._say(response)
-                    yield response
-                    await self.pace.wait_async()
-            except BaseException as error:
-                self._fail(error)
-                raise
-
-    def _watched(self, call: Callable[[], Any]) -> Any:
         try:
-            return call()
+            async for response in responses:
+                self._say(response)
+                yield response
+                await self.pace.wait_async()
         except BaseException as error:
-            self._fail(error)
-            raise
+            raise self._failed(error) from None
+        finally:
+            if isinstance(responses, AsyncGenerator):
+                await responses.aclose()
 
     def _say(self, response: Any) -> None:
         if isinstance(response, RunResponse):
             self._said.append(copy.copy(response))
 
-    def _fail(self, error: BaseException) -> None:
-        self.error = error
-        self._tell(streams=False)
+    def _failed(self, error: BaseException) -> BaseException:
+        """Keep the error for the script; what the engine is to get of it."""
+        if not isinstance(error, GeneratorExit | asyncio.CancelledError | RunStopped | RunPaused | Fenced):
+            self.error = error
+            self._tell(streams=False)
+        if isinstance(
+            error, SystemExit | KeyboardInterrupt | StopIteration
+        ):  # these mean other things to an event loop
+            return RuntimeError(f"{type(error).__name__}: {error}")
+        return error
 
     def _tell(self, *, streams: bool) -> None:
-        self._loop.call_soon_threadsafe(self._set_shape, streams)
+        def tell() -> None:
+            if not self.streams.done():
+                self.streams.set_result(streams)
 
-    def _set_shape(self, streams: bool) -> None:  # noqa: FBT001  called by the loop
-        if not self.streams.done():
-            self.streams.set_result(streams)
+        self._loop.call_soon_threadsafe(tell)

@@ -14,14 +14,13 @@ from app.engine.states import States
 from app.errors import ConfigurationError
 from app.main import bring_to_head, hold_database, refuse_unless_at_head
 from app.metrics import Metrics
-from app.operations.imports import Imports
 from app.settings import Settings
 from app.store import agno
 from app.store.database import Database, open_database
 from app.store.migrations import current_revision, head_revision
 
 if TYPE_CHECKING:
-    from app.script.runs import ScriptRun
+    from app.script.runs import LiveRun
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +34,14 @@ TURN_NOTICE_SECONDS = 2.0
 class Parts:
     """What runs are made of; all of it belongs to one event loop."""
 
+    file: Path
     settings: Settings
     database: Database
     states: States
     live: LiveLogs
     metrics: Metrics
-    runs: "dict[str, ScriptRun]" = field(default_factory=dict)
+    runs: "dict[str, LiveRun]" = field(default_factory=dict)
     """The live runs of this process, by id."""
-
-    def imports(self) -> Imports:
-        """The importer of what the seed left in the file."""
-        return Imports(self.database, self.states, max_content_bytes=self.settings.max_content_bytes)
 
 
 @asynccontextmanager
@@ -55,13 +51,14 @@ async def open_parts(settings: Settings, file: Path, *, given_up: Callable[[], b
     Scripts wait for one another, each for as long as a run of the other takes; `given_up` ends the waiting.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{file}.script-lock", "a+") as turn:
+    with file.with_name(f"{file.name}.script-lock").open("a+") as turn:
         await _take_turn(turn, file, given_up)
         with hold_database(settings):
             database = open_database(settings.database_url)
             try:
                 await _bring_to_head(database, settings, file)
                 yield Parts(
+                    file=file,
                     settings=settings,
                     database=database,
                     states=States(max_state_bytes=settings.max_state_bytes, cache_bytes=settings.state_cache_bytes),

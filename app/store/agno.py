@@ -12,9 +12,9 @@ from sqlalchemy import bindparam, select
 
 from app.errors import Invalid, NotFound
 from app.store.database import Transaction
-from app.store.tables import ImportRow, metadata
+from app.store.tables import ImportTable, metadata, table_of
 
-_imports = ImportRow.__table__  # type: ignore[attr-defined]
+_imports = table_of(ImportTable)
 _GET = select(_imports).where(_imports.c.tenant_id == bindparam("tenant"), _imports.c.source == bindparam("table"))
 _TABLES = {
     "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table'",

@@ -1,15 +1,14 @@
 """The rows of workers."""
 
-from datetime import datetime
-
-from sqlalchemy import bindparam, delete, insert, update
+from sqlalchemy import bindparam, delete, func, insert, update
 
 from app.store.database import Transaction
 from app.store.tables import WorkerRow, WorkerTable, table_of
 
 _workers = table_of(WorkerTable)
 _INSERT = insert(_workers)
-_BEAT = update(_workers).where(_workers.c.worker_id == bindparam("worker")).values(heartbeat_at=bindparam("at"))
+# The database's own clock, so that machines need not agree on the time.
+_BEAT = update(_workers).where(_workers.c.worker_id == bindparam("worker")).values(heartbeat_at=func.now())
 _DELETE_ALL = delete(_workers)
 _DELETE = delete(_workers).where(_workers.c.worker_id == bindparam("worker"))
 
@@ -17,11 +16,12 @@ _DELETE = delete(_workers).where(_workers.c.worker_id == bindparam("worker"))
 def insert_worker(transaction: Transaction, row: WorkerRow) -> None:
     """Add the worker."""
     transaction.execute(_INSERT, row.model_dump())
+    beat(transaction, row.worker_id)
 
 
-def beat(transaction: Transaction, worker: str, at: datetime) -> bool:
-    """Say that the worker lives; False when it was given up."""
-    return transaction.execute(_BEAT, {"worker": worker, "at": at}).rowcount == 1
+def beat(transaction: Transaction, worker: str) -> None:
+    """Say that the worker lives."""
+    transaction.execute(_BEAT, {"worker": worker})
 
 
 def delete_all_workers(transaction: Transaction) -> None:

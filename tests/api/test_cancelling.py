@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
-from app import RunResponse, Workflow
 
+from app import RunResponse, Workflow
 from tests.support.problems import problem_of
 from tests.support.server import Client, read_sse, running
+from tests.support.waiting import until
 
 
 class Sleeper(Workflow):
@@ -62,12 +63,12 @@ class Blocked(Workflow):
 
 async def started(client: Client, run_id: str, events: int = 2) -> None:
     """Wait until the author's code is at work."""
-    async with asyncio.timeout(10):
-        while len((await client.get(f"/runs/{run_id}/events", headers=JSON)).json()["items"]) < events:
-            await asyncio.sleep(0.01)
 
+    async def seen() -> bool:
+        page = await client.get(f"/runs/{run_id}/events", headers={"Accept": "application/json"})
+        return len(page.json()["items"]) >= events
 
-JSON = {"Accept": "application/json"}
+    await until(seen)
 
 
 @pytest.mark.parametrize("workflow", ["sleeper", "ticker", "stepper", "deaf"])

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from app import RunEvent, RunResponse, Workflow
-
 from tests.support.server import running
 
 

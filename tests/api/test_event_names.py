@@ -8,9 +8,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from app import RunEvent, RunResponse, Workflow
 from pydantic import BaseModel
 
+from app import RunEvent, RunResponse, Workflow
 from tests.support.server import running
 
 
@@ -19,28 +19,60 @@ class Namer(Workflow):
         yield RunResponse(content="x", event=name)
 
 
+class Misnamer(Workflow):
+    def run(self, number: int) -> Iterator[RunResponse]:
+        yield RunResponse(content="x", event=REFUSED[number])
+
+
 RESERVED = [
     *("RunQueued", "WorkflowStarted", "StepStarted", "StepCompleted", "StateSaved"),
     *("RunPaused", "RunContinued", "RunRecovered", "RunFinished"),
 ]
+REFUSED: list[Any] = [
+    *RESERVED,
+    *(
+        "",
+        "a" * 101,
+        "a\nb",
+        "a\rb",
+        "a\r\nb",
+        "\x00",
+        "a\x1b",
+        "a\x7f",
+        "a\x85",
+        "a\u2028b",
+        "a\u2029b",
+        "\t",
+        "a\ud800",
+    ),
+    *(None, 7, ["a"], {"a": 1}, True),
+]
 
 
 async def test_names_that_no_author_may_use_fail_the_run(sqlite_url: str) -> None:
-    refused: list[Any] = [
-        *RESERVED,
-        *("", "a" * 101, "a\nb", "a\rb", "a\r\nb", "\x00", "a\x1b", "a\x7f", "a\x85", "a\u2028b", "a\u2029b", "\t"),
-        *(None, 7, ["a"], {"a": 1}, True),
-    ]
-    async with running(sqlite_url, Namer) as client:
-        for name in refused:
-            run = await client.finish("namer", name=name)
-            assert (run["status"], run["error"]["code"]) == ("failed", "invalid_event"), name
+    async with running(sqlite_url, Misnamer) as client:
+        for number, name in enumerate(REFUSED):
+            run = await client.finish("misnamer", number=number)
+            assert run["status"] == "failed", ascii(name)
+            assert run["error"]["code"] == "invalid_event", ascii(name)
             events = await client.events(run["run_id"])
-            assert [event.event for event in events] == ["WorkflowStarted", "RunFinished"], name
+            assert [event.event for event in events] == ["WorkflowStarted", "RunFinished"], ascii(name)
 
 
 async def test_any_other_name_goes_over_the_wire_as_it_is(database_url: str) -> None:
-    names = ["RunResponse", "WorkflowCompleted", "MyEvent", "a" * 100, "message", "\u00fc\u65e5", "a b", " a ", "a:b", "id: 1", "\U0001f600"]
+    names = [
+        "RunResponse",
+        "WorkflowCompleted",
+        "MyEvent",
+        "a" * 100,
+        "message",
+        "\u00fc\u65e5",
+        "a b",
+        " a ",
+        "a:b",
+        "id: 1",
+        "\U0001f600",
+    ]
     async with running(database_url, Namer) as client:
         for name in names:
             run = await client.finish("namer", name=name)

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from app import RunResponse, Workflow
-
 from tests.support.problems import problem_of
 from tests.support.server import Client, running
 
@@ -24,7 +23,10 @@ async def positions(client: Client, runs: list[dict[str, object]]) -> list[objec
 
 async def test_runs_of_a_busy_session_wait_with_their_position(database_url: str) -> None:
     async with running(database_url, Waiter) as client:
-        runs = [await client.start("waiter", {"session_id": "s"}, name=f"{n}", seconds=60 if n == 0 else 0) for n in range(4)]
+        runs = [
+            await client.start("waiter", {"session_id": "s"}, name=f"{n}", seconds=60 if n == 0 else 0)
+            for n in range(4)
+        ]
         assert [run["status"] for run in runs[1:]] == ["queued"] * 3
         assert [run["position"] for run in runs] == [None, 1, 2, 3]
         assert runs[3]["started_at"] is None

@@ -2,7 +2,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 from app import RunResponse, Workflow
-
 from tests.support.server import running
 
 
@@ -28,7 +27,12 @@ async def test_a_run_streams_its_events_to_the_end(database_url: str) -> None:
     async with running(database_url, Echo, AsyncEcho) as client:
         run = await client.finish("echo", {"session_id": "one"}, text="hi")
         events = await client.events(run["run_id"])
-        assert [event.event for event in events] == ["WorkflowStarted", *["RunResponse"] * 3, "StateSaved", "RunFinished"]
+        assert [event.event for event in events] == [
+            "WorkflowStarted",
+            *["RunResponse"] * 3,
+            "StateSaved",
+            "RunFinished",
+        ]
         assert [event.id for event in events] == ["1", "2", "3", "4", "5", "6"]
         assert run["content"] == "hi0 hi1 hi2 "
         assert (await client.get("/sessions/one/state")).json() == {"texts": ["hi"]}

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 from app import RunResponse, Workflow
-
 from tests.support.server import running
 
 

@@ -7,11 +7,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from app import RunResponse, Workflow
 from pydantic import BaseModel
 
+from app import RunResponse, Workflow
 from tests.support.problems import problem_of
-from tests.support.server import read_sse, running
+from tests.support.server import Client, read_sse, running
+from tests.support.waiting import until
 
 
 class Echo(Workflow):
@@ -52,6 +53,11 @@ class Anything(Workflow):
 class Nothing(Workflow):
     def run(self) -> None:
         return None
+
+
+async def listed(client: Client) -> list[dict[str, Any]]:
+    runs: list[dict[str, Any]] = (await client.get("/runs")).json()["items"]
+    return runs
 
 
 async def test_an_accepted_run_is_a_resource_with_all_its_members(database_url: str) -> None:
@@ -188,7 +194,9 @@ async def test_a_body_that_is_not_right_starts_nothing(sqlite_url: str, body: An
         assert (await client.get("/runs")).json()["items"] == []
 
 
-@pytest.mark.parametrize("session_id", ["a", "a" * 255, "ü日本", "a b?c#d%e&f", "...", "a\u2028b", "\U0001f600", "%2F", "+"])
+@pytest.mark.parametrize(
+    "session_id", ["a", "a" * 255, "ü日本", "a b?c#d%e&f", "...", "a\u2028b", "\U0001f600", "%2F", "+"]
+)
 async def test_any_other_id_makes_a_session(database_url: str, session_id: str) -> None:
     async with running(database_url, Echo) as client:
         run = await client.finish("echo", {"session_id": session_id})
@@ -206,7 +214,9 @@ async def test_an_unknown_workflow_is_not_found(sqlite_url: str) -> None:
 async def test_accept_decides_whether_the_answer_is_the_stream(database_url: str) -> None:
     async with running(database_url, Echo) as client:
         headers = {"Accept": "text/event-stream"}
-        async with client.stream("POST", "/workflows/echo/runs", json={"input": {"count": 2}}, headers=headers) as stream:
+        async with client.stream(
+            "POST", "/workflows/echo/runs", json={"input": {"count": 2}}, headers=headers
+        ) as stream:
             events = [event async for event in read_sse(stream)]
         assert [event.event for event in events] == ["WorkflowStarted", "RunResponse", "RunResponse", "RunFinished"]
         run_id = events[0].data["run_id"]
@@ -232,9 +242,8 @@ async def test_prefer_wait_ends_with_a_run_that_fails_or_is_cancelled(database_u
         waiting = asyncio.create_task(
             client.post("/workflows/sleeper/runs", json={"input": {}, "session_id": "s"}, headers={"Prefer": "wait=50"})
         )
-        while not (runs := (await client.get("/runs")).json()["items"]):
-            await asyncio.sleep(0.01)
-        await client.post(f"/runs/{runs[0]['run_id']}/cancel")
+        (run,) = await until(lambda: listed(client))
+        await client.post(f"/runs/{run['run_id']}/cancel")
         async with asyncio.timeout(10):
             answer = await waiting
         assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")

@@ -7,9 +7,9 @@ from datetime import date
 from typing import Any
 
 import pytest
-from app import RunResponse, Workflow
 from pydantic import BaseModel
 
+from app import RunResponse, Workflow
 from tests.support.server import running
 
 
@@ -201,7 +201,9 @@ async def test_a_step_begins_only_when_its_start_is_on_disk(database_url: str) -
 async def test_steps_of_async_code_may_run_side_by_side(database_url: str) -> None:
     class Parallel(Workflow):
         async def run(self) -> list[int]:
-            return list(await asyncio.gather(*(self.step(self.double, number, name=f"{number}") for number in range(20))))
+            return list(
+                await asyncio.gather(*(self.step(self.double, number, name=f"{number}") for number in range(20)))
+            )
 
         async def double(self, number: int) -> int:
             await asyncio.sleep(0.01)

@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from app import RunResponse, Workflow
 
+from app import RunResponse, Workflow
 from tests.support.server import running
 
 

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
-from app.workflow.workflow import Workflow
 
+from app.workflow.workflow import Workflow
 from tests.support.server import Client
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -59,9 +59,7 @@ async def server_process(
     chosen |= {"database_url": database_url, "port": port, "workflows": ",".join(map(_target, workflows))}
     named = {f"MILLSTREAM_{name.upper()}": str(value) for name, value in chosen.items()}
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, "serve"], cwd=ROOT, env=os.environ | named, stdout=output, stderr=output
-        )
+        process = _serve(named, output)
         try:
             async with Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
                 await _ready(client, process, output)
@@ -71,7 +69,12 @@ async def server_process(
             process.wait()
 
 
-async def _ready(client: Client, process: subprocess.Popen[bytes], output: Any) -> None:
+def _serve(environment: dict[str, str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", SERVE, "serve"]
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output)
+
+
+async def _ready(client: Client, process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
     async with asyncio.timeout(30):
         while True:
             if process.poll() is not None:

@@ -1,0 +1,61 @@
+"""The job queue on Postgres: Procrastinate's tables, which one of our migrations makes."""
+
+from app.store.database import Transaction
+from app.store.tables import RunRow, RunTable, table_of
+from app.workflow.encoding import encode
+
+QUEUE = "runs"
+TASK = "execute_run"
+
+_RUN_COLUMNS = ", ".join(f"runs.{column.name}" for column in table_of(RunTable).columns)
+_DEFER = {
+    "postgresql": (
+        "SELECT procrastinate_defer_jobs_v1(ARRAY[ROW(%s, %s, 0, NULL, NULL, %s::jsonb, NULL)]"
+        "::procrastinate_job_to_defer_v1[])"
+    )
+}
+_DEAD = {
+    "postgresql": (
+        f"SELECT {_RUN_COLUMNS} FROM runs WHERE status = 'running' AND NOT EXISTS (SELECT 1 FROM workers"  # noqa: S608
+        " WHERE workers.worker_id = runs.worker_id AND heartbeat_at > now() - make_interval(secs => %s))"
+        " ORDER BY run_id FOR NO KEY UPDATE OF runs SKIP LOCKED"
+    )
+}
+_STRANDED = {
+    "postgresql": (
+        f"SELECT {_RUN_COLUMNS} FROM runs JOIN sessions USING (tenant_id, session_id)"  # noqa: S608
+        " WHERE runs.status = 'queued' AND sessions.active_run_id = runs.run_id AND NOT EXISTS ("
+        "  SELECT 1 FROM procrastinate_jobs AS job WHERE job.queue_name = %s AND job.args->>'run_id' = runs.run_id"
+        "  AND (job.status = 'todo' OR (job.status = 'doing' AND EXISTS (SELECT 1 FROM procrastinate_workers AS worker"
+        "   WHERE worker.id = job.worker_id AND worker.last_heartbeat > now() - make_interval(secs => %s)))))"
+        " FOR NO KEY UPDATE OF runs SKIP LOCKED"
+    )
+}
+_SWEEP = {
+    "postgresql": (
+        "DELETE FROM procrastinate_jobs AS job WHERE job.queue_name = %s AND job.status = 'doing' AND NOT EXISTS ("
+        " SELECT 1 FROM procrastinate_workers AS worker WHERE worker.id = job.worker_id"
+        " AND worker.last_heartbeat > now() - make_interval(secs => %s))"
+    )
+}
+
+
+def defer_run(transaction: Transaction, run: RunRow) -> None:
+    """Have any worker execute the run, if the transaction is committed."""
+    arguments = encode({"tenant": run.tenant_id, "run_id": run.run_id}).decode()
+    transaction.driver(_DEFER, (QUEUE, TASK, arguments))
+
+
+def runs_of_dead_workers(transaction: Transaction, *, lease_seconds: float) -> list[RunRow]:
+    """Running runs whose worker has been silent for longer than its lease, locked; others may be taking some too."""
+    return [RunRow.of(row) for row in transaction.driver(_DEAD, (lease_seconds,))]
+
+
+def runs_without_job(transaction: Transaction, *, lease_seconds: float) -> list[RunRow]:
+    """Ready runs that no live job stands for, locked: their job was lost with the worker that had fetched it."""
+    return [RunRow.of(row) for row in transaction.driver(_STRANDED, (QUEUE, lease_seconds))]
+
+
+def delete_dead_jobs(transaction: Transaction, *, lease_seconds: float) -> None:
+    """Remove the jobs that dead workers had fetched; the runs are ours to recover."""
+    transaction.driver(_SWEEP, (QUEUE, lease_seconds))
