@@ -116,7 +116,7 @@ class Unavailable(MillstreamError):
 
 
 class Overdue(TimeoutError):
-    """A step or an answer took longer than its timeout allows; raised in the author's code, as the TimeoutError it is."""
+    """A step or an answer took longer than its timeout allows; raised in author code, as the TimeoutError it is."""
 
 
 class ConfigurationError(MillstreamError):

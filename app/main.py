@@ -25,6 +25,7 @@ from app.engine.states import States
 from app.errors import ConfigurationError
 from app.metrics import Metrics
 from app.operations.events import Events
+from app.operations.feeds import Feeds
 from app.operations.health import Health
 from app.operations.runs import Runs
 from app.operations.sessions import Sessions
@@ -100,6 +101,7 @@ class Millstream:
 
     def _service(self, database: Database, engine: Engine, states: States, metrics: Metrics) -> Service:
         settings = self.settings
+        poll_seconds = None if settings.embedded else POLL_SECONDS
         return Service(
             workflows=Workflows(self.registry),
             runs=Runs(
@@ -111,7 +113,8 @@ class Millstream:
                 metrics,
                 key_lifetime=timedelta(hours=settings.idempotency_hours),
             ),
-            events=Events(database, self.live, poll_seconds=None if settings.embedded else POLL_SECONDS),
+            events=Events(database, self.live, poll_seconds=poll_seconds),
+            feeds=Feeds(database, self.live, poll_seconds=poll_seconds),
             sessions=Sessions(database, self.registry, states),
             health=Health(database, engine, embedded=settings.embedded, lease_seconds=settings.lease_seconds),
             streams=Streams(

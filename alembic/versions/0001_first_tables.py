@@ -118,6 +118,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "run_id", name=op.f("pk_runs")),
     )
     with op.batch_alter_table("runs", schema=None) as batch_op:
+        batch_op.create_index("ix_runs_ordinal", ["tenant_id", "session_id", "ordinal"], unique=True)
         batch_op.create_index(
             "ix_runs_queue",
             ["tenant_id", "session_id", "ordinal"],
@@ -179,6 +180,7 @@ def downgrade() -> None:
         batch_op.drop_index(
             "ix_runs_queue", sqlite_where=sa.text("status = 'queued'"), postgresql_where=sa.text("status = 'queued'")
         )
+        batch_op.drop_index("ix_runs_ordinal")
 
     op.drop_table("runs")
     op.drop_table("workers")

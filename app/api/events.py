@@ -53,6 +53,41 @@ async def get_events(
     return service.streams.response(service.events.follow(caller, run_id, place.cursor))
 
 
+@router.get(
+    "/events",
+    responses={
+        200: stream("The events of all these runs; the id of each is an opaque cursor over them all."),
+        204: answer(None, "Only runs are named, all have ended, and the cursor is at their end."),
+        **problems(400, 404, 422, 503),
+    },
+    openapi_extra={
+        "parameters": [
+            header("Last-Event-ID", "The id of the last event seen; wins over `after`."),
+            query("after", {"type": "string"}, "The id of the last event seen."),
+        ]
+    },
+)
+async def get_many_events(
+    request: Request,
+    run_id: Annotated[list[str] | None, Query(description="A run; may be given several times.")] = None,
+    session_id: Annotated[
+        list[str] | None, Query(description="A session, for its live and future runs; may be given several times.")
+    ] = None,
+) -> Response:
+    """Follow many runs and sessions over one connection."""
+    service, caller = service_of(request), caller_of(request)
+    cursor = request.headers.get("last-event-id") or request.query_params.get("after", "")
+    feed = await service.feeds.open(
+        caller,
+        run_ids=list(dict.fromkeys(run_id or [])),
+        session_ids=list(dict.fromkeys(session_id or [])),
+        cursor=cursor,
+    )
+    if feed.at_end:
+        return Response(status_code=204)
+    return service.streams.response(service.feeds.follow(caller, feed))
+
+
 async def _page(
     service: Service, caller: Caller, request: Request, run_id: str, limit: int, cursor: str | None
 ) -> Response:

@@ -8,6 +8,7 @@ from app.api.sse import Streams
 from app.metrics import Metrics
 from app.operations.caller import Caller
 from app.operations.events import Events
+from app.operations.feeds import Feeds
 from app.operations.health import Health
 from app.operations.runs import Runs
 from app.operations.sessions import Sessions
@@ -21,6 +22,7 @@ class Service:
     workflows: Workflows
     runs: Runs
     events: Events
+    feeds: Feeds
     sessions: Sessions
     health: Health
     streams: Streams

@@ -3,18 +3,21 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from app import __version__
+from app.cli import exits
 from app.cli.configuration import EVERYWHERE, address, load_settings
 from app.cli.output import note
 
 if TYPE_CHECKING:
     import socket
 
-    from app.main import Millstream
+    from app.main import Millstream, Server
 
 
 def serve(
@@ -38,7 +41,10 @@ def serve(
     listening = listen(settings)
     factory = millstream.server().config.get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_serve(millstream, listening))
+        try:
+            runner.run(_serve(millstream, listening))
+        except asyncio.CancelledError:
+            raise typer.Exit(exits.FAILED) from None
 
 
 def migrate() -> None:
@@ -67,19 +73,60 @@ def openapi() -> None:
 
 
 async def _serve(millstream: "Millstream", listening: "socket.socket") -> None:
-    """Serve until a signal; what the start refuses is raised here, not in a task of the server's."""
+    """Serve until a signal. The application is opened here, not by Uvicorn: what its start refuses is raised."""
     server = millstream.server()
     server.config.lifespan = "off"
-    # Uvicorn sets these same handlers while it serves, and puts back ours: a signal only ever asks the server to stop.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, server.handle_exit)
+    server.capture_signals = _no_signals  # type: ignore[method-assign]  # it would raise them again at its end
+    stop = _Stop(server)
     application = millstream.application
     async with application.router.lifespan_context(application):
         if not server.should_exit:
             _announce(millstream, listening)
             await server.serve(sockets=[listening])
-            note("stopping: runs may end; Ctrl-C again does not wait for them")
-        _cancel_on_signal()
+        stop.drain()
+
+
+class _Stop:
+    """What signals do: the first lets what runs come to an end, the second does not wait for it."""
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+        self._task = asyncio.current_task()
+        self._draining = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.on_signal)
+
+    @property
+    def should_exit(self) -> bool:
+        """Where sse-starlette, which finds this object by its signal handler, looks whether to end its streams."""
+        return self._server.should_exit
+
+    def on_signal(self, _number: int, _frame: object) -> None:
+        """Ask the server to stop, or the second time end the process as soon as that can be."""
+        if not self._server.should_exit:
+            self._server.should_exit = True
+        elif not self._server.force_exit:
+            self._server.force_exit = True
+            if self._draining:
+                self._cancel()
+
+    def drain(self) -> None:
+        """Called when the server has ended, and runs are given their time."""
+        self._draining = True
+        if self._server.force_exit:
+            self._cancel()
+        else:
+            note("stopping: what runs may come to an end; Ctrl-C does not wait for it")
+
+    def _cancel(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+
+
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    """What Uvicorn does about signals: nothing, they are ours."""
+    yield
 
 
 def _announce(millstream: "Millstream", listening: "socket.socket") -> None:
@@ -89,14 +136,6 @@ def _announce(millstream: "Millstream", listening: "socket.socket") -> None:
     count = sum(1 for _ in millstream.registry)
     said = f"{count} workflow{'' if count == 1 else 's'}"
     note(f"Millstream {__version__} serves {said} at {url}{everywhere}, documented at {url}/docs; Ctrl-C stops it")
-
-
-def _cancel_on_signal() -> None:
-    """While runs are given their time to end, another signal ends the process."""
-    task = asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
 def _leave(_number: int, _frame: object) -> NoReturn:

@@ -124,7 +124,17 @@ class LiveLogs:
         if self.on_publish is not None:
             self.on_publish(run_id)
 
+    def ring(self, key: str) -> None:
+        """Wake whoever follows this, if anybody does."""
+        if (log := self._logs.get(key)) is not None:
+            log.ring()
+
     def heard(self, run_id: str) -> None:
         """The run has news, from this process or another."""
         if (log := self._logs.get(run_id)) is not None and not log.writing:
             log.heard()
+
+
+def session_key(session_id: str) -> str:
+    """What is rung when a run comes to a session."""
+    return f"session/{session_id}"

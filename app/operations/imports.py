@@ -105,6 +105,8 @@ class Imports:
         await self._database.write(lambda transaction: agno.mark_imported(transaction, caller.tenant, table, at=at))
         for problem in report.problems:
             logger.warning("agno_row_not_imported: %s", problem)
+        for old, new in report.renamed.items():
+            logger.warning("agno_session_renamed: %r is %r now", old, new)
         return report
 
     async def _take(self, caller: Caller, table: str, row: AgnoRow, workflow: str | None, report: ImportReport) -> None:

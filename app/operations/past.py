@@ -117,8 +117,16 @@ def _remembered_run(run: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         both = "response" in run or "input" in run
         given, response = (run.get("input"), run.get("response")) if both else ({}, run)
         if isinstance(given, dict | None) and isinstance(response, dict | None):
-            return given or {}, response or {}
+            return _arguments(given or {}), response or {}
     raise Invalid("memory: a run is no object with an input and a response", code="unreadable_row")
+
+
+def _arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments by name; phidata kept them beside those by position, whose names nobody knows any more."""
+    named = given.get("kwargs")
+    if given.keys() == {"args", "kwargs"} and not given["args"] and isinstance(named, dict):
+        return named
+    return given
 
 
 def _run_id(at: datetime, place: int, origin: str) -> str:

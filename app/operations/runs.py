@@ -9,7 +9,7 @@ from typing import Any
 from app import clock
 from app.engine.claims import publish
 from app.engine.endings import Outcome
-from app.engine.live import LiveLogs
+from app.engine.live import LiveLogs, session_key
 from app.engine.recovery import continue_run, end_idle_run
 from app.engine.seam import Engine
 from app.engine.states import States
@@ -259,6 +259,7 @@ class Runs:
             transaction, caller.tenant, session.session_id, run_count=row.ordinal, active_run_id=active, at=at
         )
         transaction.after_commit(self._metrics.runs_started.labels(row.workflow).inc)
+        transaction.after_commit(lambda: self._live.ring(session_key(row.session_id)))
         if not busy:
             self._engine.submit(transaction, row)
             return row, None

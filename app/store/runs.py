@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, func, insert, select, update
 
 from app.store.database import Transaction
 from app.store.tables import RunRow, RunTable, SessionTable, table_of
-from app.workflow.status import RunStatus
+from app.workflow.status import ENDED, RunStatus
 
 _runs = table_of(RunTable)
 _sessions = table_of(SessionTable)
@@ -105,6 +105,14 @@ _POSITION = (
         _runs.c.run_id != func.coalesce(_sessions.c.active_run_id, ""),
     )
 )
+_OF_A_SESSION = (_runs.c.tenant_id == bindparam("tenant")) & (_runs.c.session_id == bindparam("session"))
+_SINCE = select(_runs).where(_OF_A_SESSION, _runs.c.ordinal > bindparam("after")).order_by(_runs.c.ordinal)
+_LIVE = (
+    select(_runs)
+    .where(_OF_A_SESSION, _runs.c.status.in_([status.value for status in RunStatus if status not in ENDED]))
+    .order_by(_runs.c.ordinal)
+)
+_WITH_ORDINALS = select(_runs).where(_OF_A_SESSION, _runs.c.ordinal.in_(bindparam("numbers", expanding=True)))
 _READY = (
     select(_runs)
     .join_from(_runs, _sessions, _OF_SESSION)
@@ -220,6 +228,23 @@ def queue_position(transaction: Transaction, run: RunRow) -> int | None:
 def runs_with_status(transaction: Transaction, tenant: str, status: RunStatus) -> list[RunRow]:
     """All runs of a status that few have at a time."""
     rows = transaction.execute(_BY_STATUS, {"tenant": tenant, "with": status.value})
+    return [RunRow.of(row) for row in rows]
+
+
+def runs_since(transaction: Transaction, tenant: str, session: str, *, ordinal: int) -> list[RunRow]:
+    """The session's runs that arrived after one, in their order."""
+    rows = transaction.execute(_SINCE, {"tenant": tenant, "session": session, "after": ordinal})
+    return [RunRow.of(row) for row in rows]
+
+
+def live_runs(transaction: Transaction, tenant: str, session: str) -> list[RunRow]:
+    """The session's runs that have not ended, in their order."""
+    return [RunRow.of(row) for row in transaction.execute(_LIVE, {"tenant": tenant, "session": session})]
+
+
+def runs_with_ordinals(transaction: Transaction, tenant: str, session: str, ordinals: list[int]) -> list[RunRow]:
+    """Some of the session's runs, by their numbers."""
+    rows = transaction.execute(_WITH_ORDINALS, {"tenant": tenant, "session": session, "numbers": ordinals})
     return [RunRow.of(row) for row in rows]
 
 

@@ -178,6 +178,7 @@ class RunTable(RunRow, table=True):
             ["tenant_id", "session_id"], ["sessions.tenant_id", "sessions.session_id"], ondelete="CASCADE"
         ),
         Index("ix_runs_session", "tenant_id", "session_id", "run_id"),
+        Index("ix_runs_ordinal", "tenant_id", "session_id", "ordinal", unique=True),
         Index("ix_runs_workflow", "tenant_id", "workflow", "run_id"),
         Index("ix_runs_user", "tenant_id", "user_id", "run_id"),
         Index("ix_runs_status", "tenant_id", "status", "run_id"),

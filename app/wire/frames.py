@@ -9,3 +9,8 @@ def frame(sequence: int | str, event: str, payload: bytes) -> bytes:
 def retry(milliseconds: int) -> bytes:
     """The field that opens a stream: how long a client waits before it comes back. It joins the frame after it."""
     return b"retry: %d\n" % milliseconds
+
+
+def with_id(one: bytes, identity: str) -> bytes:
+    """A frame under another id."""
+    return b"id: %b\n%b" % (identity.encode(), one.partition(b"\n")[2])

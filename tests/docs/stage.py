@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,6 @@ from pathlib import Path
 
 from tests.docs.documents import Block
 from tests.docs.transcripts import Bindings, Command, commands_of
-from tests.support.processes import _free_port
 
 ADDRESSES = ("localhost:8000", "127.0.0.1:8000")
 """Where the documents have the server."""
@@ -28,7 +28,7 @@ class Stage:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._address = f"127.0.0.1:{_free_port()}"
+        self._address = f"127.0.0.1:{free_port()}"
         self._bindings = Bindings()
         self._server: subprocess.Popen[bytes] | None = None
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("MILLSTREAM_")}
@@ -66,7 +66,10 @@ class Stage:
 
     def _type(self, command: Command, block: Block) -> None:
         line = self._bindings.fill(self._here(command.line))
-        actual = self._serve(line) if SERVE.match(line) else self._run(["bash", "-c", line])[1]
+        if (serving := SERVE.match(line)) and not command.expected:
+            self._serve(line)
+            return
+        actual = self._serve(line) if serving else self._run(["bash", "-c", line])[1]
         shown = actual.replace(self._address, ADDRESSES[1]).replace("\r\n", "\n")
         assert self._bindings.match(command.expected, shown), (
             f"line {block.line}: `{command.line}` prints\n\n{shown}\n\nbut the document says\n\n{command.expected}\n"
@@ -128,3 +131,11 @@ def stage(folder: Path) -> Iterator[Stage]:
         yield opened
     finally:
         opened.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
