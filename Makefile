@@ -14,6 +14,9 @@ $(READY): requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
+demo: $(READY)
+	$(BIN)/python scripts/demo.py
+
 serve: $(READY)
 	$(BIN)/millstream serve
 

@@ -13,21 +13,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import Any, NoReturn
 
-from app.cli.following import Following
-from app.cli.output import compact, moment, print_document, print_table
+from rich.console import Console
+from rich.text import Text
+
+from app.cli.output import moment, print_document, print_table
 from app.cli.views import TerminalView
 from app.client.client import Client
 from app.client.errors import ClientError, ServerUnreachable
 from app.wire.runs import StartRun
-from rich.console import Console
-from rich.text import Text
 
 WORKFLOW = "blog-post-generator"
 TOPIC = "resumable event streams"
 SESSION = "demo"
 PORT = 8000
+LOG = "millstream.log"
+TEXT_CHARACTERS = 100
 
 START_SECONDS = 60
 RUN_SECONDS = 240
@@ -37,18 +39,28 @@ STOP_SECONDS = 40
 console = Console(highlight=False)
 
 
+class DemoError(Exception):
+    """The demonstration cannot go on."""
+
+
 def main() -> int:
     """Show everything; the exit code."""
-    with own_terminal(), tempfile.TemporaryDirectory(prefix="millstream-demo-") as folder:
-        port = free_port()
-        with service(Path(folder), port), Client(f"http://127.0.0.1:{port}") as client:
-            try:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # the service is to be stopped, however this ends
+    with own_terminal(), tempfile.TemporaryDirectory(prefix="millstream-demo-") as name:
+        folder = Path(name)
+        try:
+            with service(folder, free_port()) as url, Client(url) as client:
                 show(client)
-            except ClientError as error:
-                give_up(error.message, Path(folder))
-            say_what_is_next(client.url)
-            if not os.environ.get("ONCE"):
-                wait_for_interrupt()
+                say_what_is_next(url)
+                if not os.environ.get("ONCE"):
+                    wait_for_interrupt()
+        except KeyboardInterrupt:
+            console.print("\nstopped")
+        except (ClientError, DemoError) as error:
+            console.print(Text(f"demo: {error}", style="red"))
+            print_tail(folder)
+            return 1
     return 0
 
 
@@ -59,7 +71,7 @@ def show(client: Client) -> None:
     title("3. What the session keeps now, shared by all of its runs.")
     command(f"curl {client.url}/sessions/{SESSION}/state")
     document = client.state(SESSION).document
-    print_document({name: shortened(value) for name, value in document.items()})
+    print_document(shortened(document))
     title("4. Who changed it, and when.")
     command(f"curl {client.url}/sessions/{SESSION}/state/revisions")
     rows = [
@@ -78,49 +90,52 @@ def ask(client: Client, heading: str) -> None:
         f" -H 'Content-Type: application/json' -d '{body}'"
     )
     request = StartRun(input={"topic": TOPIC}, session_id=SESSION, timeout_seconds=RUN_SECONDS)
-    run = client.start_run(WORKFLOW, request)
-    comeback = f"millstream runs follow {run.run_id} --url={client.url}"
-    code = Following(client, run.run_id, TerminalView(), after=0, comeback=comeback).to_the_end()
-    if code:
-        raise SystemExit(code)
+    with at_most(RUN_SECONDS + 60, "the run has not ended"), TerminalView() as view:
+        for event in client.follow(client.start_run(WORKFLOW, request).run_id, on_loss=view.lost):
+            view.show(event)
+    if event.members["status"] != "completed":
+        raise DemoError(f"the run has {event.members['status']}")
 
 
 @contextmanager
-def service(folder: Path, port: int) -> Iterator[None]:
-    """The service in a process of its own, on a database in the folder, until the block ends."""
+def service(folder: Path, port: int) -> Iterator[str]:
+    """The address of a service in a process of its own, on a database in the folder, until the block ends."""
     settings = {
         "MILLSTREAM_DATABASE_URL": f"sqlite:///{folder / 'millstream.db'}",
         "MILLSTREAM_HOST": "127.0.0.1",
         "MILLSTREAM_PORT": str(port),
-        "MILLSTREAM_DRAIN_SECONDS": "5",
+        "MILLSTREAM_DRAIN_SECONDS": "1",
+        "MILLSTREAM_SHIPPED_WORKFLOWS": "true",
     }
     program = [str(Path(sys.executable).with_name("millstream")), "serve"]
-    with log_of(folder).open("wb") as log:
-        # A session of its own: Ctrl-C is for this program, which then asks the service to stop.
-        process = subprocess.Popen(
+    url = f"http://127.0.0.1:{port}"
+    with (folder / LOG).open("wb") as log:
+        # a session of its own: Ctrl-C is for this program, which then asks the service to stop.
+        process = subprocess.Popen(  # noqa: S603  this project's own program
             program, env=os.environ | settings, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
         )
         try:
-            wait_until_ready(process, folder, f"http://127.0.0.1:{port}")
-            yield
+            wait_until_ready(process, url)
+            yield url
         finally:
             stop(process)
 
 
-def wait_until_ready(process: "subprocess.Popen[bytes]", folder: Path, url: str) -> None:
-    """Wait until the service answers; gives up with what it said."""
+def wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
+    """Wait until the service answers; raises DemoError when it does not."""
     deadline = time.monotonic() + START_SECONDS
     with Client(url) as client:
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                give_up(f"the service did not start (exit code {process.returncode})", folder)
+                raise DemoError(f"the service did not start (exit code {process.returncode})")
             try:
-                console.print(f"Millstream {client.version().version} serves at {url}", style="bold green")
+                version = client.version().version
             except ServerUnreachable:
                 time.sleep(0.1)
             else:
+                console.print(f"Millstream {version} serves at {url}", style="bold green")
                 return
-    give_up(f"the service did not answer within {START_SECONDS} seconds", folder)
+    raise DemoError(f"the service did not answer within {START_SECONDS} seconds")
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
@@ -128,8 +143,8 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
     try:
         process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        console.print(f"the service did not stop within {STOP_SECONDS} seconds and is killed", style="red")
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        console.print("the service takes too long to stop and is killed", style="red")
         process.kill()
         process.wait()
 
@@ -151,27 +166,38 @@ def free_port() -> int:
 def say_what_is_next(url: str) -> None:
     """Addresses to try."""
     title("Try next, from another terminal:")
-    for line in (
-        f"open {url}/docs",
-        f"curl {url}/workflows",
-        f"curl {url}/workflows/hello/runs -H 'Prefer: wait=5' -H 'Content-Type: application/json'"
-        ' -d \'{"input": {"name": "Ada"}}\'',
-        f"curl {url}/runs?session_id={SESSION}",
-        f"curl -X PATCH {url}/sessions/{SESSION}/state -H 'Content-Type: application/json' -d '{{\"mood\": \"curious\"}}'",
-        f"{Path(sys.executable).with_name('millstream')} run {WORKFLOW} --topic='session state' --follow --url={url}",
-    ):
-        command(line)
+    json = "-H 'Content-Type: application/json'"
+    command(f"curl {url}/workflows")
+    command(f'curl {url}/workflows/hello/runs -H \'Prefer: wait=5\' {json} -d \'{{"input": {{"name": "Ada"}}}}\'')
+    command(f"curl '{url}/runs?session_id={SESSION}'")
+    command(f'curl -X PATCH {url}/sessions/{SESSION}/state {json} -d \'{{"mood": "curious"}}\'')
+    command(f"{Path(sys.executable).with_name('millstream')} sessions state {SESSION} --url={url}")
+    command(
+        f"{Path(sys.executable).with_name('millstream')} run {WORKFLOW} --topic='session state' --follow --url={url}"
+    )
+    console.print(f"and with a browser: {url}/docs", style="bold")
 
 
 def wait_for_interrupt() -> None:
     """Leave the service running until Ctrl-C."""
     console.print("\nThe service is running; Ctrl-C ends it.", style="bold")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    while True:
+        time.sleep(3600)
+
+
+@contextmanager
+def at_most(seconds: int, complaint: str) -> Iterator[None]:
+    """Raises DemoError in a block that takes longer, whatever it waits for."""
+
+    def complain(_number: int, _frame: object) -> NoReturn:
+        raise DemoError(f"{complaint} after {seconds} seconds")
+
+    signal.signal(signal.SIGALRM, complain)
+    signal.alarm(seconds)
     try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        console.print("\nstopping")
+        yield
+    finally:
+        signal.alarm(0)
 
 
 @contextmanager
@@ -194,23 +220,11 @@ def own_terminal() -> Iterator[None]:
         signal.signal(signal.SIGTTOU, handler)
 
 
-def give_up(message: str, folder: Path) -> NoReturn:
-    """End with the reason, and with the last lines that the service wrote."""
-    console.print(Text(f"demo: {message}", style="red"))
-    with log_of(folder).open(errors="replace") as log:
-        print_tail(log)
-    raise SystemExit(1)
-
-
-def print_tail(log: IO[str]) -> None:
-    """The last lines of a log."""
-    for line in log.readlines()[-15:]:
-        console.print(Text(f"  {line.rstrip()}", style="dim"))
-
-
-def log_of(folder: Path) -> Path:
-    """Where the service's log goes."""
-    return folder / "millstream.log"
+def print_tail(folder: Path) -> None:
+    """The last lines that the service wrote."""
+    log = folder / LOG
+    for line in log.read_text(errors="replace").splitlines()[-15:] if log.exists() else ():
+        console.print(Text(f"  {line}", style="dim"))
 
 
 def title(text: str) -> None:
@@ -223,10 +237,13 @@ def command(text: str) -> None:
     console.print(Text(f"$ {text}", style="bold"), soft_wrap=True)
 
 
-def shortened(value: object) -> object:
+def shortened(value: Any) -> Any:
     """A part of the state, short enough for a screen."""
-    text = compact(value)
-    return value if len(text) <= 300 else f"{text[:300]}… ({len(text)} characters)"  # noqa: PLR2004
+    if isinstance(value, dict):
+        return {name: shortened(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [shortened(item) for item in value]
+    return f"{value[:TEXT_CHARACTERS]}…" if isinstance(value, str) and len(value) > TEXT_CHARACTERS else value
 
 
 def paths(patch: list[dict[str, object]]) -> str:
@@ -235,8 +252,4 @@ def paths(patch: list[dict[str, object]]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        console.print("\nstopped")
-        sys.exit(0)
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """Pages of lists: their parameters, and their answer."""
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import Query
 from starlette.requests import Request
@@ -11,7 +12,7 @@ from app.workflow.encoding import encode
 
 Limit = Annotated[int, Query(ge=1, le=200, description="How many at the most.")]
 Cursor = Annotated[str | None, Query(min_length=1, max_length=1000, description="next_cursor of the page before.")]
-Filter = Annotated[str | None, Query(min_length=1, max_length=255)]
+Filter = Annotated[str | None, Query(min_length=1, max_length=255, pattern="^[^\\x00]+$")]
 
 DEFAULT_LIMIT = 50
 
@@ -20,6 +21,6 @@ def page(request: Request, items: list[Any], next_cursor: str | None) -> Respons
     """One page, with a link to the next."""
     headers = {}
     if next_cursor is not None:
-        following = request.url.include_query_params(cursor=next_cursor)
-        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+        query = request.url.include_query_params(cursor=next_cursor).query
+        headers["Link"] = f'<{quote(request.url.path)}?{query}>; rel="next"'
     return Response(encode({"items": items, "next_cursor": next_cursor}), media_type=JSON, headers=headers)

@@ -54,11 +54,14 @@ async def start_run(request: Request, name: str) -> Response:
     service, caller = service_of(request), caller_of(request)
     start = await read_body(request, StartRun)
     seconds = preferred_wait(request, at_most=MAX_WAIT_SECONDS)
+    streaming = accepts(request, EVENT_STREAM)
+    if streaming:
+        service.streams.require_place()  # before the run is accepted: who is refused starts nothing
     run = await service.runs.start(
         caller, RunRequest(workflow=name, **dict(start)), idempotency_key=_idempotency_key(request)
     )
     headers = {"Location": f"/runs/{run['run_id']}/events", "Content-Location": f"/runs/{run['run_id']}"}
-    if accepts(request, EVENT_STREAM):
+    if streaming:
         frames = service.events.follow(caller, run["run_id"], 0)
         if start.on_disconnect == "cancel":
             frames = _cancelling(service, caller, run["run_id"], frames)

@@ -3,6 +3,7 @@
 import hashlib
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -127,5 +128,5 @@ def etag_of(session: dict[str, Any]) -> str:
 def _answer(session: dict[str, Any], status: int) -> Response:
     headers = {"ETag": etag_of(session)}
     if status == HTTPStatus.CREATED:
-        headers["Location"] = f"/sessions/{session['session_id']}"
+        headers["Location"] = f"/sessions/{quote(session['session_id'], safe='')}"
     return Response(encode(session), status_code=status, media_type=JSON, headers=headers)

@@ -33,16 +33,20 @@ class Streams:
         self._send_timeout_seconds = send_timeout_seconds
         self.open = 0
 
-    def response(
-        self, frames: AsyncGenerator[bytes, None], headers: dict[str, str] | None = None
-    ) -> EventSourceResponse:
-        """Answer with a stream; raises Unavailable when too many are open."""
+    def require_place(self) -> None:
+        """Raises Unavailable when too many are open."""
         if self.open >= self._max_streams:
             raise Unavailable(
                 f"{self._max_streams} streams are open, which is the limit (MILLSTREAM_MAX_STREAMS)",
                 code="too_many_streams",
                 retry_after_seconds=5,
             )
+
+    def response(
+        self, frames: AsyncGenerator[bytes, None], headers: dict[str, str] | None = None
+    ) -> EventSourceResponse:
+        """Answer with a stream; raises Unavailable when too many are open."""
+        self.require_place()
         return _Stream(
             self._counted(frames),
             headers=headers,

@@ -87,6 +87,8 @@ def moment(instant: datetime | None) -> str | None:
 
 def duration(seconds: float) -> str:
     """A length of time, to be read."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 60:  # noqa: PLR2004  a minute
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

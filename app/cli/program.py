@@ -7,7 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from app import __version__
-from app.cli import exits, runs, service, sessions, workflows
+from app.cli import exits, imports, runs, service, sessions, workflows
 from app.client.errors import ClientError, ServerProblem, ServerUnreachable
 from app.errors import MillstreamError
 
@@ -29,6 +29,7 @@ cli.command(
 cli.add_typer(workflows.commands, name="workflows")
 cli.add_typer(runs.commands, name="runs")
 cli.add_typer(sessions.commands, name="sessions")
+cli.command()(imports.import_agno)
 
 
 def _show_version(wanted: bool) -> None:

@@ -10,6 +10,8 @@ from app.workflow.encoding import decode, encode
 
 Row = TypeVar("Row")
 
+LARGEST_NUMBER = 2**31 - 1
+
 
 def write_cursor(*position: str | int) -> str:
     """The cursor of a place in a list."""
@@ -22,11 +24,20 @@ def read_cursor(cursor: str, *kinds: type) -> list[Any]:
         position = decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, binascii.Error, Malformed):
         position = None
-    if not isinstance(position, list) or [type(part) for part in position] != list(kinds):
+    if (
+        not isinstance(position, list)
+        or [type(part) for part in position] != list(kinds)
+        or not all(map(_fits, position))
+    ):
         raise Invalid(
             f"{cursor[:100]!r} is no cursor of this list; take next_cursor from the page before", code="invalid_cursor"
         )
     return position
+
+
+def _fits(part: Any) -> bool:
+    """Whether it can be compared with what is in the tables."""
+    return "\x00" not in part if isinstance(part, str) else 0 <= part <= LARGEST_NUMBER
 
 
 def cut_page(rows: Sequence[Row], limit: int, cursor_of: Callable[[Row], str]) -> tuple[list[Row], str | None]:

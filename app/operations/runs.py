@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,6 +30,8 @@ from app.workflow.registry import Registry
 from app.workflow.response import ServerEvent
 from app.workflow.state import EMPTY
 from app.workflow.status import ENDED, RunStatus
+
+_RUN_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 POLL_SECONDS = 1.0
 """How long a wait trusts that it would have been woken."""
@@ -143,9 +146,7 @@ class Runs:
         """Stop a run; with it, whether there was still something to stop. Asking twice is fine."""
 
         def work(transaction: Transaction) -> tuple[RunRow, dict[str, Any]]:
-            row = runs.lock_run(transaction, caller.tenant, run_id)
-            if row is None:
-                raise unknown_run(run_id)
+            row = locked_run(transaction, caller, run_id)
             self._cancel(transaction, row)
             return row, run_resource(transaction, existing_run(transaction, caller, run_id))
 
@@ -158,9 +159,7 @@ class Runs:
         """Answer a paused run, which goes on; raises Conflict when it does not wait for that, Invalid for a misfit."""
 
         def work(transaction: Transaction) -> dict[str, Any]:
-            row = runs.lock_run(transaction, caller.tenant, run_id)
-            if row is None:
-                raise unknown_run(run_id)
+            row = locked_run(transaction, caller, run_id)
             question = None if row.question is None else decode(row.question)
             if row.status != RunStatus.paused or question is None or question["request_id"] != request_id:
                 waits = f"waits for {question['request_id']!r}" if question else f"is {row.status}"
@@ -305,7 +304,15 @@ class Runs:
 
 def existing_run(transaction: Transaction, caller: Caller, run_id: str) -> RunRow:
     """The run; raises NotFound."""
-    row = runs.get_run(transaction, caller.tenant, run_id)
+    row = runs.get_run(transaction, caller.tenant, run_id) if _RUN_ID.fullmatch(run_id) else None
+    if row is None:
+        raise unknown_run(run_id)
+    return row
+
+
+def locked_run(transaction: Transaction, caller: Caller, run_id: str) -> RunRow:
+    """The run, locked until the transaction ends; raises NotFound."""
+    row = runs.lock_run(transaction, caller.tenant, run_id) if _RUN_ID.fullmatch(run_id) else None
     if row is None:
         raise unknown_run(run_id)
     return row

@@ -1,13 +1,13 @@
 """What callers may ask of sessions and their state."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from app import clock
 from app.clock import rfc3339
 from app.engine.states import States
-from app.errors import Conflict, NotFound, PreconditionFailed
+from app.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from app.operations.caller import Caller
 from app.operations.cursors import cut_page, read_cursor, write_cursor
 from app.operations.resources import revision_resource, session_resource
@@ -64,7 +64,7 @@ class Sessions:
         before: tuple[datetime, str] | None = None
         if cursor is not None:
             created_at, session_id = read_cursor(cursor, str, str)
-            before = (datetime.fromisoformat(created_at), session_id)
+            before = (_moment(created_at, cursor), session_id)
 
         def work(transaction: Transaction) -> tuple[list[dict[str, Any]], str | None]:
             rows = sessions.list_sessions(transaction, caller.tenant, filters=filters, before=before, limit=limit + 1)
@@ -211,6 +211,13 @@ class Sessions:
         return self._states.at(transaction, row, revision)
 
 
+def _moment(text: str, cursor: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Invalid(f"{cursor[:100]!r} is no cursor of this list", code="invalid_cursor") from None
+
+
 def stale(session_id: str, revision: int) -> PreconditionFailed:
     """The error for an If-Match that names another revision than the present one."""
     return PreconditionFailed(
@@ -221,14 +228,14 @@ def stale(session_id: str, revision: int) -> PreconditionFailed:
 
 
 def _existing(transaction: Transaction, caller: Caller, session_id: str) -> SessionRow:
-    row = sessions.get_session(transaction, caller.tenant, session_id)
+    row = None if "\x00" in session_id else sessions.get_session(transaction, caller.tenant, session_id)
     if row is None:
         raise _unknown(session_id)
     return row
 
 
 def _locked(transaction: Transaction, caller: Caller, session_id: str) -> SessionRow:
-    row = sessions.lock_session(transaction, caller.tenant, session_id)
+    row = None if "\x00" in session_id else sessions.lock_session(transaction, caller.tenant, session_id)
     if row is None:
         raise _unknown(session_id)
     return row

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, create_engine, event
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.errors import ConfigurationError, Unavailable
+from app.errors import ConfigurationError, Invalid, MillstreamError, Unavailable
 
 Result = TypeVar("Result")
 
@@ -108,9 +108,9 @@ class SqliteDatabase:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             result = work(transaction)
             connection.commit()
-        except OperationalError as error:
+        except (OperationalError, DataError) as error:
             connection.rollback()
-            raise _unavailable(error) from error
+            raise _refused(error) from error
         except BaseException:
             connection.rollback()
             raise
@@ -122,8 +122,8 @@ class SqliteDatabase:
         connection = self._connected()
         try:
             return work(Transaction(connection))
-        except OperationalError as error:
-            raise _unavailable(error) from error
+        except (OperationalError, DataError) as error:
+            raise _refused(error) from error
         finally:
             connection.rollback()
 
@@ -162,8 +162,8 @@ class PostgresDatabase:
             async with self._engine.begin() as connection:
                 result = await connection.run_sync(begun)
         except DBAPIError as error:
-            if isinstance(error, OperationalError) or error.connection_invalidated:
-                raise _unavailable(error) from error
+            if isinstance(error, OperationalError | DataError) or error.connection_invalidated:
+                raise _refused(error) from error
             raise
         transactions[0].committed()
         return result
@@ -177,5 +177,7 @@ class PostgresDatabase:
         await self._engine.dispose()
 
 
-def _unavailable(error: DBAPIError) -> Unavailable:
+def _refused(error: DBAPIError) -> MillstreamError:
+    if isinstance(error, DataError):
+        return Invalid(f"the database cannot hold a value of this request: {error.orig}", code="invalid_value")
     return Unavailable(f"the database does not answer: {error.orig}; try again", code="database_unavailable")

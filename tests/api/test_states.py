@@ -55,13 +55,13 @@ async def test_if_match_guards_every_write(database_url: str) -> None:
         await client.patch("/sessions/s/state", json={"b": 2})
 
         async def write(method: str, header: str | None) -> Any:
-            headers = {} if header is None else {"If-Match": header}
+            headers = {} if header is None else {b"If-Match": header.encode("latin-1")}
             if method == "restore":
                 return await client.post("/sessions/s/state/restore", json={"revision": 2}, headers=headers)
             return await client.request(method, "/sessions/s/state", json={"a": 1, "b": 2}, headers=headers)
 
         for method in ("PATCH", "PUT", "restore"):
-            for header in ('"1"', '"3"', '"x"', 'W/"2"', '"02"', '"-2"', '"2', "2", '""', '"' + "9" * 40 + '"', '"1", "3"'):
+            for header in ('"1"', '"3"', '"x"', 'W/"2"', '"02"', '"\xb2"', '"-2"', '"2', "2", '""', '"' + "9" * 40 + '"', '"1", "3"'):
                 answer = await write(method, header)
                 if header in {'"2', "2"}:
                     problem_of(answer, 400)

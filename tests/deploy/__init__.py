@@ -1,0 +1,1 @@
+"""What is shipped: the image, the compositions of services, the demonstration."""
