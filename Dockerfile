@@ -10,9 +10,10 @@ RUN python -m venv /opt/millstream \
     && /opt/millstream/bin/python -m pip install --no-deps --require-hashes -r requirements.lock
 # What builds the project comes from the other lock, by the same rule, and stays in this stage.
 COPY requirements-dev.lock ./
-RUN python -m venv /opt/build \
-    && /opt/build/bin/python -m pip install --no-deps --require-hashes --constraint requirements-dev.lock \
-       hatchling packaging pathspec pluggy trove-classifiers
+RUN awk '/^[a-z]/ { wanted = /^(hatchling|packaging|pathspec|pluggy|trove-classifiers)==/ } wanted' \
+        requirements-dev.lock > requirements-build.lock \
+    && python -m venv /opt/build \
+    && /opt/build/bin/python -m pip install --no-deps --require-hashes -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY alembic alembic

@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -39,20 +39,22 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 """How long a reader of a run in another process waits before it looks at the table again."""
+GRACEFUL_SHUTDOWN_SECONDS = 5
+"""How long connections may take to end once streams and waits were told to; what is left is short requests."""
 USER_TIMEOUT_MILLISECONDS = 30_000
 """How long the kernel keeps a connection whose other end acknowledges nothing."""
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, which tells the readers of streams to go before it waits for their connections to end."""
+    """Uvicorn, which has the drain begin before it waits for connections to end."""
 
-    def __init__(self, config: uvicorn.Config, live: LiveLogs) -> None:
+    def __init__(self, config: uvicorn.Config, begin_drain: Callable[[], None]) -> None:
         super().__init__(config)
-        self._live = live
+        self._begin_drain = begin_drain
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Called once, when the process is to stop."""
-        self._live.close()
+        self._begin_drain()
         await super().shutdown(sockets)
 
 
@@ -66,8 +68,11 @@ class Millstream:
         """
         self.settings = settings
         self._work = work
+        self._running: Engine | None = None
+        self._drained: asyncio.Future[None] | None = None
         self.registry = registry if registry is not None else load_registry(settings)
-        self.live = LiveLogs()
+        self.metrics = Metrics()
+        self.live = LiveLogs(self.metrics)
         self.application: FastAPI = make_application(self.open)
 
     @asynccontextmanager
@@ -80,26 +85,34 @@ class Millstream:
             database = open_database(settings.database_url)
             try:
                 await refuse_unless_at_head(database)
-                metrics = Metrics()
                 states = States(max_state_bytes=settings.max_state_bytes, cache_bytes=settings.state_cache_bytes)
-                engine = self._engine(database, states, metrics)
+                engine = self._engine(database, states)
                 await engine.start()
+                self._running = engine
                 try:
-                    yield self._service(database, engine, states, metrics)
+                    yield self._service(database, engine, states)
                 finally:
-                    await engine.drain()
+                    self.begin_drain()
+                    if self._drained is not None:
+                        await self._drained
             finally:
                 await database.close()
 
-    def _engine(self, database: Database, states: States, metrics: Metrics) -> Engine:
-        parts = (database, self.registry, states, self.live, metrics, self.settings)
+    def begin_drain(self) -> None:
+        """Send readers away, and take no new runs; those that are live get their time from now on."""
+        self.live.close()
+        if self._running is not None and self._drained is None:
+            self._drained = asyncio.ensure_future(self._running.drain())
+
+    def _engine(self, database: Database, states: States) -> Engine:
+        parts = (database, self.registry, states, self.live, self.metrics, self.settings)
         if self.settings.embedded:
             return LocalEngine(*parts)
         from app.engine.procrastinate import ProcrastinateEngine  # noqa: PLC0415  a library of the extra `postgres`
 
         return ProcrastinateEngine(*parts, work=self._work)
 
-    def _service(self, database: Database, engine: Engine, states: States, metrics: Metrics) -> Service:
+    def _service(self, database: Database, engine: Engine, states: States) -> Service:
         settings = self.settings
         poll_seconds = None if settings.embedded else POLL_SECONDS
         return Service(
@@ -110,7 +123,7 @@ class Millstream:
                 engine,
                 states,
                 self.live,
-                metrics,
+                self.metrics,
                 key_lifetime=timedelta(hours=settings.idempotency_hours),
             ),
             events=Events(database, self.live, poll_seconds=poll_seconds),
@@ -118,13 +131,14 @@ class Millstream:
             sessions=Sessions(database, self.registry, states),
             health=Health(database, engine, embedded=settings.embedded, lease_seconds=settings.lease_seconds),
             streams=Streams(
-                metrics,
+                self.metrics,
                 max_streams=settings.max_streams,
                 ping_seconds=settings.ping_seconds,
                 send_timeout_seconds=settings.send_timeout_seconds,
             ),
-            metrics=metrics,
+            metrics=self.metrics,
             max_body_bytes=settings.max_body_bytes,
+            max_state_bytes=settings.max_state_bytes,
         )
 
     def server(self) -> Server:
@@ -134,9 +148,9 @@ class Millstream:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=int(self.settings.drain_seconds) + 5,
+            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
         )
-        return Server(config, self.live)
+        return Server(config, self.begin_drain)
 
 
 def listen(settings: Settings) -> socket.socket:

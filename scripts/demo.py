@@ -29,7 +29,8 @@ TOPIC = "resumable event streams"
 SESSION = "demo"
 PORT = 8000
 LOG = "millstream.log"
-TEXT_CHARACTERS = 100
+TEXT_CHARACTERS, MEMBERS, ITEMS = 90, 4, 1
+"""Of the state, how much is printed."""
 
 START_SECONDS = 60
 RUN_SECONDS = 240
@@ -171,7 +172,7 @@ def say_what_is_next(url: str) -> None:
     command(f'curl {url}/workflows/hello/runs -H \'Prefer: wait=5\' {json} -d \'{{"input": {{"name": "Ada"}}}}\'')
     command(f"curl '{url}/runs?session_id={SESSION}'")
     command(f'curl -X PATCH {url}/sessions/{SESSION}/state {json} -d \'{{"mood": "curious"}}\'')
-    command(f"{Path(sys.executable).with_name('millstream')} sessions state {SESSION} --url={url}")
+    command(f"{Path(sys.executable).with_name('millstream')} sessions revisions {SESSION} --url={url}")
     command(
         f"{Path(sys.executable).with_name('millstream')} run {WORKFLOW} --topic='session state' --follow --url={url}"
     )
@@ -240,9 +241,11 @@ def command(text: str) -> None:
 def shortened(value: Any) -> Any:
     """A part of the state, short enough for a screen."""
     if isinstance(value, dict):
-        return {name: shortened(member) for name, member in value.items()}
+        shown = {name: shortened(member) for name, member in list(value.items())[:MEMBERS]}
+        return shown | ({"…": f"{len(value) - MEMBERS} more"} if len(value) > MEMBERS else {})
     if isinstance(value, list):
-        return [shortened(item) for item in value]
+        items = [shortened(item) for item in value[:ITEMS]]
+        return items + ([f"… {len(value) - ITEMS} more"] if len(value) > ITEMS else [])
     return f"{value[:TEXT_CHARACTERS]}…" if isinstance(value, str) and len(value) > TEXT_CHARACTERS else value
 
 

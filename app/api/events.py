@@ -16,7 +16,7 @@ from app.wire.bodies import Page
 from app.wire.events import Event
 from app.workflow.encoding import encode
 
-router = APIRouter(tags=["events"])
+router = APIRouter(tags=["events"], redirect_slashes=False)
 
 LARGEST_CURSOR = 2**31 - 1
 CURSOR_DIGITS = 10

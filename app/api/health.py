@@ -11,7 +11,7 @@ from app.api.service import service_of
 from app.wire.workflows import Liveness, Readiness, Version
 from app.workflow.encoding import encode
 
-router = APIRouter(tags=["service"])
+router = APIRouter(tags=["service"], redirect_slashes=False)
 
 
 @router.get("/healthz", responses={200: answer(Liveness, "It lives.")})

@@ -22,5 +22,5 @@ def page(request: Request, items: list[Any], next_cursor: str | None) -> Respons
     headers = {}
     if next_cursor is not None:
         query = request.url.include_query_params(cursor=next_cursor).query
-        headers["Link"] = f'<{quote(request.url.path)}?{query}>; rel="next"'
+        headers["Link"] = f'<{quote(request.scope["path"])}?{query}>; rel="next"'
     return Response(encode({"items": items, "next_cursor": next_cursor}), media_type=JSON, headers=headers)

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from app import errors
 from app.errors import MillstreamError
@@ -81,7 +82,21 @@ async def _of_framework(request: Request, error: Exception) -> Response:
         HTTPStatus.NOT_FOUND: f"there is nothing at {request.url.path}; GET /openapi.json lists the routes",
         HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not for {request.url.path}",
     }
-    return problem(status, code, details.get(status, str(error.detail)), headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["allow"] = ", ".join(_methods_of(request))
+    return problem(status, code, details.get(status, str(error.detail)), headers=headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """All that the path is for; the framework names those of the first route that has it."""
+    paths = request.app.openapi()["paths"]
+    return sorted(
+        method.upper()
+        for template, operations in paths.items()
+        if compile_path(template)[0].match(request.scope["path"])
+        for method in operations
+    )
 
 
 async def _of_bug(request: Request, error: Exception) -> Response:

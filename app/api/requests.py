@@ -16,7 +16,7 @@ JSON_PATCH = "application/json-patch+json"
 EVENT_STREAM = "text/event-stream"
 
 _TAG = re.compile(r'(?:W/)?"[^"]*"')
-_REVISION_TAG = re.compile(r'"[0-9]{1,18}"')
+_REVISION_TAG = re.compile(r'"(?:0|[1-9][0-9]{0,17})"')
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -21,7 +21,7 @@ from app.wire.runs import AnswerRun, RetryRun, Run, StartRun
 from app.workflow.encoding import encode
 from app.workflow.status import ENDED
 
-router = APIRouter(tags=["runs"])
+router = APIRouter(tags=["runs"], redirect_slashes=False)
 
 MAX_KEY_CHARACTERS = 255
 MAX_WAIT_SECONDS = 60.0

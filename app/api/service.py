@@ -28,6 +28,7 @@ class Service:
     streams: Streams
     metrics: Metrics
     max_body_bytes: int
+    max_state_bytes: int
 
 
 def service_of(request: Request) -> Service:

@@ -17,7 +17,7 @@ from app.wire.sessions import RestoreState, Revision
 from app.workflow.patches import apply_patch, merge_patch, read_patch
 from app.workflow.state import StateDocument
 
-router = APIRouter(tags=["state"])
+router = APIRouter(tags=["state"], redirect_slashes=False)
 
 OBJECT = {"type": "object", "additionalProperties": True}
 DOCUMENT = {
@@ -76,7 +76,8 @@ async def patch_state(request: Request, session_id: str) -> Response:
     """Change part of the state, in one piece, whatever runs are doing meanwhile."""
     kind = media_type(request, MERGE_PATCH, JSON_PATCH, JSON)
     patch = await read_json(request, MERGE_PATCH, JSON_PATCH, JSON)
-    change = _json_patch(patch) if kind == JSON_PATCH else _merge_patch(patch)
+    limit = service_of(request).max_state_bytes
+    change = _json_patch(patch, limit) if kind == JSON_PATCH else _merge_patch(patch)
     return await _change(request, session_id, change, if_match(request))
 
 
@@ -132,11 +133,11 @@ def _merge_patch(patch: Any) -> Change:
     return lambda document: document.grafted(merge_patch(document.root, patch))
 
 
-def _json_patch(patch: Any) -> Change:
+def _json_patch(patch: Any, max_copied_bytes: int) -> Change:
     operations = read_patch(patch)
 
     def change(document: StateDocument) -> StateDocument:
-        root = apply_patch(document.root, operations)
+        root = apply_patch(document.root, operations, max_copied_bytes=max_copied_bytes)
         if not isinstance(root, dict):
             raise Invalid("the patch leaves no JSON object; the state is always one", code="state_not_an_object")
         return document.grafted(root)

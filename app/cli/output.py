@@ -51,7 +51,7 @@ def print_document(document: Any, out: "Console | None" = None) -> None:
         return
     from rich.json import JSON
 
-    out.print(JSON(printable(text)))
+    out.print(JSON(printable(text)), soft_wrap=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, none: str) -> None:

@@ -1,6 +1,7 @@
 """Commands that are the service, or prepare it: they need no server."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -41,10 +42,7 @@ def serve(
     listening = listen(settings)
     factory = millstream.server().config.get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
-        try:
-            runner.run(_serve(millstream, listening))
-        except asyncio.CancelledError:
-            raise typer.Exit(exits.FAILED) from None
+        runner.run(_serve(millstream, listening))
 
 
 def migrate() -> None:
@@ -91,7 +89,6 @@ class _Stop:
 
     def __init__(self, server: "Server") -> None:
         self._server = server
-        self._task = asyncio.current_task()
         self._draining = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.on_signal)
@@ -102,25 +99,21 @@ class _Stop:
         return self._server.should_exit
 
     def on_signal(self, _number: int, _frame: object) -> None:
-        """Ask the server to stop, or the second time end the process as soon as that can be."""
-        if not self._server.should_exit:
-            self._server.should_exit = True
-        elif not self._server.force_exit:
-            self._server.force_exit = True
-            if self._draining:
-                self._cancel()
+        """Ask the server to stop, or the second time end the process."""
+        self._server.force_exit = self._server.should_exit
+        self._server.should_exit = True
+        self._leave_if_forced()
 
     def drain(self) -> None:
         """Called when the server has ended, and runs are given their time."""
         self._draining = True
-        if self._server.force_exit:
-            self._cancel()
-        else:
-            note("stopping: what runs may come to an end; Ctrl-C does not wait for it")
+        self._leave_if_forced()
+        note("stopping: what runs may come to an end; Ctrl-C does not wait for it")
 
-    def _cancel(self) -> None:
-        assert self._task is not None
-        self._task.cancel()
+    def _leave_if_forced(self) -> None:
+        """As a crash would: everything that counts is on disk, and the next start goes on from there."""
+        if self._draining and self._server.force_exit:
+            os._exit(exits.FAILED)
 
 
 @contextmanager

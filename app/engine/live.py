@@ -8,11 +8,14 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from app.metrics import Metrics
 from app.wire.frames import frame
 
 MAX_FRAMES = 2048
 MAX_BYTES = 1024 * 1024
 """What one run keeps for its readers; past either, the older half is dropped."""
+MAX_SEND_BYTES = 128 * 1024
+"""About what a reader takes at a time, which is what one that has stopped reading costs."""
 
 
 class LiveLog:
@@ -70,7 +73,8 @@ class LiveLog:
         if not self._frames or cursor + 1 < first:
             return [] if self._next and cursor + 1 >= self._next else None
         start = cursor + 1 - first
-        return self._frames[start : start + limit]
+        affordable = max(1, MAX_SEND_BYTES * len(self._frames) // self._bytes)
+        return self._frames[start : start + min(limit, affordable)]
 
     def change(self) -> asyncio.Future[None]:
         """A future that ends with the next event. Taken before looking, it cannot miss one."""
@@ -82,7 +86,8 @@ class LiveLog:
 class LiveLogs:
     """The live logs of this process, by run; one is there as long as somebody holds it."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics) -> None:
+        self._written = metrics.events_written
         self._logs: dict[str, LiveLog] = {}
         self.on_publish: Callable[[str], None] | None = None
         """Told of each run that has news, so that other processes can be; None where there are none."""
@@ -118,7 +123,8 @@ class LiveLogs:
                 self._logs.pop(run_id, None)
 
     def publish(self, run_id: str, sequence: int, events: Sequence[tuple[str, bytes]], *, ended: bool = False) -> None:
-        """Tell the run's readers, if there are any."""
+        """Tell of committed events: the run's readers, if there are any, and other processes."""
+        self._written.inc(len(events))
         if (log := self._logs.get(run_id)) is not None:
             log.publish(sequence, events, ended=ended)
         if self.on_publish is not None:

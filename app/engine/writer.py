@@ -148,7 +148,6 @@ class RunLog:
         if appender.events:
             self._writer.live.publish(self.run_id, first, appender.events, ended=appender.ended)
         self._written += count
-        self._writer.metrics.events_written.inc(len(appender.events))
         if len(self.pending) < MAX_PENDING // 2:
             self.room.set()
         while self._waiting and self._waiting[0][0] <= self._written:

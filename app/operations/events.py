@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from app.engine.live import LiveLog, LiveLogs
+from app.engine.live import MAX_SEND_BYTES, LiveLog, LiveLogs
 from app.errors import Gone, Malformed
 from app.operations.caller import Caller
 from app.operations.runs import existing_run
@@ -16,8 +16,9 @@ from app.workflow.response import ServerEvent
 from app.workflow.status import ENDED
 
 FRAMES_PER_SEND = 256
-"""Frames that are joined into one send: large enough to be cheap, small enough to bound a reader's memory."""
+"""Frames that are joined into one send at the most."""
 ROWS_PER_READ = 500
+FIRST_ROWS_PER_READ = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,12 @@ class Events:
     async def follow(self, caller: Caller, run_id: str, cursor: int) -> AsyncGenerator[bytes, None]:
         """Frames past the cursor, several joined where they are ready together, until the run's last event."""
         with self._live.reading(run_id) as log:
-            trusted = True
+            trusted, reader = True, TableReader(self._database, caller.tenant, run_id)
             while True:
                 change = log.change()
                 frames, ended = self._from_memory(log, cursor) if trusted else (None, False)
                 if frames is None:
-                    frames, ended = await self._from_table(caller, run_id, cursor)
+                    frames, ended = await reader.read(cursor)
                 if frames:
                     cursor += len(frames)
                     yield b"".join(frames)
@@ -89,11 +90,23 @@ class Events:
         frames = log.after(cursor, limit=FRAMES_PER_SEND)
         return frames, frames is not None and log.ended and cursor + len(frames) >= log.last
 
-    async def _from_table(self, caller: Caller, run_id: str, cursor: int) -> tuple[list[bytes], bool]:
+
+class TableReader:
+    """Reads a log page by page: as many rows at a time as make up what a reader may cost."""
+
+    def __init__(self, database: Database, tenant: str, run_id: str) -> None:
+        self._database, self._tenant, self._run_id = database, tenant, run_id
+        self._rows = FIRST_ROWS_PER_READ
+
+    async def read(self, cursor: int) -> tuple[list[bytes], bool]:
+        """The next frames past the cursor, and whether the last of them ends the run."""
         rows = await self._database.read(
             lambda transaction: events.read_events(
-                transaction, caller.tenant, run_id, after=cursor, limit=ROWS_PER_READ
+                transaction, self._tenant, self._run_id, after=cursor, limit=self._rows
             )
         )
         frames = [frame(row.sequence, row.event, row.payload.encode()) for row in rows]
+        if frames:
+            affordable = MAX_SEND_BYTES * len(frames) // sum(map(len, frames))
+            self._rows = max(1, min(ROWS_PER_READ, affordable))
         return frames, bool(rows) and rows[-1].event == ServerEvent.run_finished

@@ -16,14 +16,13 @@ from typing import Any
 from app.engine.live import LiveLog, LiveLogs, session_key
 from app.errors import Invalid, Malformed, NotFound
 from app.operations.caller import Caller
-from app.operations.events import FRAMES_PER_SEND, ROWS_PER_READ
+from app.operations.events import FRAMES_PER_SEND, TableReader
 from app.operations.runs import existing_run
 from app.store import events, runs, sessions
 from app.store.database import Database, Transaction
 from app.store.tables import RunRow
-from app.wire.frames import frame, with_id
+from app.wire.frames import with_id
 from app.workflow.encoding import decode, encode
-from app.workflow.response import ServerEvent
 from app.workflow.status import ENDED
 
 MAX_NAMED = 100
@@ -40,6 +39,7 @@ class _Followed:
     """The session that brought it; None when it was named itself."""
     ordinal: int = 0
     log: LiveLog | None = None
+    table: TableReader | None = None
 
 
 @dataclass(slots=True)
@@ -128,13 +128,8 @@ class Feeds:
         if trusted and run.log is not None and (frames := run.log.after(run.cursor, limit=FRAMES_PER_SEND)) is not None:
             ended = run.log.ended and run.cursor + len(frames) >= run.log.last
         if frames is None:
-            rows = await self._database.read(
-                lambda transaction: events.read_events(
-                    transaction, caller.tenant, run.run_id, after=run.cursor, limit=ROWS_PER_READ
-                )
-            )
-            frames = [frame(row.sequence, row.event, row.payload.encode()) for row in rows]
-            ended = bool(rows) and rows[-1].event == ServerEvent.run_finished
+            run.table = run.table or TableReader(self._database, caller.tenant, run.run_id)
+            frames, ended = await run.table.read(run.cursor)
         placed = []
         for number, one in enumerate(frames, 1):
             run.cursor += 1

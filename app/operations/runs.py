@@ -138,7 +138,7 @@ class Runs:
                 change = log.change()
                 run = await self.get(caller, run_id)
                 left = deadline - asyncio.get_running_loop().time()
-                if run["status"] in ENDED or left <= 0:
+                if run["status"] in ENDED or left <= 0 or self._live.closed:
                     return run
                 await asyncio.wait({change}, timeout=min(left, POLL_SECONDS))
 

@@ -57,13 +57,14 @@ async def open_parts(settings: Settings, file: Path, *, given_up: Callable[[], b
             database = open_database(settings.database_url)
             try:
                 await _bring_to_head(database, settings, file)
+                metrics = Metrics()
                 yield Parts(
                     file=file,
                     settings=settings,
                     database=database,
                     states=States(max_state_bytes=settings.max_state_bytes, cache_bytes=settings.state_cache_bytes),
-                    live=LiveLogs(),
-                    metrics=Metrics(),
+                    live=LiveLogs(metrics),
+                    metrics=metrics,
                 )
             finally:
                 await database.close()

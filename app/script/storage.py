@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Coroutine, Generator
+from concurrent.futures import Future
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -91,11 +92,6 @@ class Desk:
         return None if self._run is None else self._run.returned
 
     @property
-    def over(self) -> bool:
-        """Whether nothing is to be stopped any more."""
-        return self._file is None or (self._run is not None and self._run.over)
-
-    @property
     def is_here(self) -> bool:
         """Whether the file's own thread asks."""
         return self._file is not None and self._file.is_here
@@ -131,21 +127,22 @@ class Desk:
         async with self._turn:
             return await (await self._begun()).streams()
 
-    async def stop(self) -> None:
-        """End the run, where it has not ended."""
-        async with self._turn:
-            if self._run is not None:
-                await self._run.stop()
+    def leave(self) -> "Future[OpenFile | None] | None":
+        """End the run, and give the file back, whether anybody waits for that or not; None when that is done.
 
-    async def abandon(self) -> None:
-        """End the run and let go of the file, when nobody can wait for that."""
-        await self.stop()
-        self.release()
+        The result is the file, if it is being closed.
+        """
+        return None if self._file is None else self._file.submit(self._leave(self._file))
 
-    def release(self) -> OpenFile | None:
-        """Give the file back; the file, when it is being closed now."""
-        file, self._file = self._file, None
-        return file if file is not None and release_file(file) else None
+    async def _leave(self, file: OpenFile) -> OpenFile | None:
+        try:
+            async with self._turn:
+                if self._run is not None:
+                    await self._run.stop()
+        finally:
+            self._file = None
+            closing = release_file(file)
+        return file if closing else None
 
     def opened(self) -> OpenFile:
         """The file, from the first question on."""
@@ -192,26 +189,25 @@ class Responses(Generator[RunResponse, None, None]):
         if self._done:
             return
         self._done = True
-        if self._desk.is_here:  # where garbage is collected is chance
-            self._desk.opened().submit(self._desk.abandon())
+        leaving = None if sys.is_finalizing() else self._desk.leave()
+        if leaving is None or self._desk.is_here:  # where garbage is collected is chance
             return
-        try:
-            if not self._desk.over and not sys.is_finalizing():
-                self._desk.ask(self._desk.stop())
-        finally:
-            if (file := self._desk.release()) is not None and not sys.is_finalizing():
-                file.closed.result()
+        if (file := leaving.result()) is not None:
+            file.closed.result()
 
     def result(self) -> Any:
         """What `run()` returned, at the end of the run; these responses, when it returned an iterator."""
+        streams = False
         try:
-            if self._desk.ask(self._desk.streams()):
+            if streams := self._desk.ask(self._desk.streams()):
                 return self
-        except BaseException:
-            self.close()
-            raise
-        for _response in self:
-            pass
+            while isinstance(response := self._desk.ask(self._desk.advance()), RunResponse):
+                pass
+        finally:
+            if not streams:
+                self.close()
+        if response.error is not None:
+            raise response.error
         return self._desk.returned
 
     def __del__(self) -> None:
@@ -245,12 +241,10 @@ async def _result(desk: Desk) -> Any:
 
 
 async def _leave(desk: Desk) -> None:
-    try:
-        if not desk.over:
-            await desk.ask_async(desk.stop())
-    finally:
-        if (file := desk.release()) is not None:
-            await asyncio.wrap_future(file.closed)
+    if (leaving := desk.leave()) is None:
+        return
+    if (file := await asyncio.shield(asyncio.wrap_future(leaving))) is not None:
+        await asyncio.shield(asyncio.wrap_future(file.closed))
 
 
 _definition = lru_cache(maxsize=256)(WorkflowDefinition)

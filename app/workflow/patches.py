@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
-from app.errors import Conflict, Invalid
-from app.workflow.encoding import escape
+from app.errors import Conflict, Invalid, TooLarge
+from app.workflow.encoding import encode, escape
 
 Operation: TypeAlias = dict[str, Any]
 """One operation of RFC 6902: `{"op": "replace", "path": "/a/0", "value": 1}`."""
@@ -45,12 +45,18 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return merged
 
 
-def apply_patch(document: Any, operations: Sequence[Operation]) -> Any:
+def apply_patch(document: Any, operations: Sequence[Operation], *, max_copied_bytes: int | None = None) -> Any:
     """The document with the operations applied in order (RFC 6902), all or none.
 
-    Raises Conflict for a path that is not there or a failed test; the operations are those of `read_patch`.
+    Raises Conflict for a path that is not there or a failed test; the operations are those of `read_patch`. What its
+    copies add up to is bounded by `max_copied_bytes`: a few of them can double a document into more than memory holds.
     """
+    copied = 0
     for number, operation in enumerate(operations):
+        if max_copied_bytes is not None and operation["op"] == "copy":
+            copied += _copied_bytes(document, operation)
+            if copied > max_copied_bytes:
+                raise TooLarge(f"the patch copies more than {max_copied_bytes} bytes", code="state_too_large")
         try:
             document = _apply(document, operation)
         except Conflict as conflict:
@@ -177,7 +183,7 @@ def _diff_lists(before: list[Any], after: list[Any], path: str) -> list[Operatio
 def _apply(document: Any, operation: Operation) -> Any:
     kind, path = operation["op"], _tokens(operation["path"])
     if kind == "test":
-        if not same(_get(document, path), operation["value"]):
+        if not _equal(_get(document, path), operation["value"]):
             raise Conflict("the value there is another one", code="patch_test_failed")
         return document
     if kind == "copy":
@@ -192,6 +198,26 @@ def _apply(document: Any, operation: Operation) -> Any:
         _get(document, path)
         return _put(document, path, operation["value"])
     return _remove(document, path)
+
+
+def _copied_bytes(document: Any, operation: Operation) -> int:
+    try:
+        return len(encode(_get(document, _tokens(operation["from"]))))
+    except Conflict:
+        return 0  # the operation itself will say so
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Equal as a test of RFC 6902 means it: numbers by value, everything else as the same JSON."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one == other
+    return _same_scalar(one, other)
 
 
 def _get(document: Any, path: Sequence[str]) -> Any:

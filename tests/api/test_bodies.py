@@ -129,7 +129,9 @@ async def test_what_we_keep_comes_back_as_it_was_from_both_databases(database_ur
         body = '{"workflow":"echo","session_id":"s","session_state":{"seed":1}}'
         await client.post("/sessions", content=body, headers=JSON)
         for text, value in KEPT:
-            run = (await client.post("/workflows/echo/runs", content=f'{{"input":{{"v":{text}}}}}', headers=JSON)).json()
+            run = (
+                await client.post("/workflows/echo/runs", content=f'{{"input":{{"v":{text}}}}}', headers=JSON)
+            ).json()
             run = await client.ended(run["run_id"])
             assert run["status"] == "completed", (text, run["error"])
             for answer in (run["input"], run["content"]):
@@ -172,7 +174,9 @@ async def test_a_body_past_the_limit_is_refused_however_it_is_sent(sqlite_url: s
         assert (await client.patch("/sessions/s/state", content=fits, headers=JSON)).status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/xml", "multipart/form-data", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/xml", "multipart/form-data", "application/x-www-form-urlencoded"]
+)
 async def test_a_body_that_says_it_is_something_else_is_refused(sqlite_url: str, kind: str) -> None:
     async with running(sqlite_url, Echo) as client:
         await client.post("/sessions", json={"workflow": "echo", "session_id": "s"})

@@ -56,7 +56,8 @@ async def test_a_page_may_begin_after_an_event(sqlite_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=201", "limit=-1", "limit=ten", "limit=", "cursor=x", "cursor=-1", "cursor=1.5", "after=x"]
+    "query",
+    ["limit=0", "limit=201", "limit=-1", "limit=ten", "limit=", "cursor=x", "cursor=-1", "cursor=1.5", "after=x"],
 )
 async def test_a_bad_page_is_refused(sqlite_url: str, query: str) -> None:
     async with running(sqlite_url, Count) as client:

@@ -41,7 +41,9 @@ async def test_the_documentation_works_without_a_network(sqlite_url: str) -> Non
     async with running(sqlite_url, Echo) as client:
         page = await client.get("/docs")
         assert page.headers["content-type"].startswith("text/html")
-        addresses = re.findall(r"(?:src|href)\s*=\s*[\"']([^\"']+)", page.text) + re.findall(r"url:\s*'([^']+)'", page.text)
+        addresses = re.findall(r"(?:src|href)\s*=\s*[\"']([^\"']+)", page.text) + re.findall(
+            r"url:\s*'([^']+)'", page.text
+        )
         assert addresses
         for address in addresses:
             if not address.startswith("data:"):

@@ -84,7 +84,12 @@ async def test_sessions_are_listed_newest_first_and_filtered(database_url: str) 
     async with running(database_url, Echo, Other) as client:
         for number in range(6):
             workflow = "echo" if number < 4 else "other"
-            body = {"workflow": workflow, "session_id": f"{number}", "user_id": f"u{number % 2}", "name": f"n{number % 3}"}
+            body = {
+                "workflow": workflow,
+                "session_id": f"{number}",
+                "user_id": f"u{number % 2}",
+                "name": f"n{number % 3}",
+            }
             assert (await client.post("/sessions", json=body)).status_code == 201
         for limit in (1, 4, 6):
             assert [each["session_id"] for each in await pages(client, "/sessions", limit)] == list("543210")

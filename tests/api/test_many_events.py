@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-from app import RunResponse, Workflow
 
+from app import RunResponse, Workflow
 from tests.support.server import Client, SseEvent, read_sse, running
 
 

@@ -12,7 +12,15 @@ class Echo(Workflow):
 
 async def test_a_path_that_is_none_is_a_problem(sqlite_url: str) -> None:
     async with running(sqlite_url, Echo) as client:
-        for path in ("/nothing", "/runs/", "/workflows/echo/", "/sessions/a/b", "/docs/assets/none.js", "/%2e%2e/x", "//runs"):
+        for path in (
+            "/nothing",
+            "/runs/",
+            "/workflows/echo/",
+            "/sessions/a/b",
+            "/docs/assets/none.js",
+            "/%2e%2e/x",
+            "//runs",
+        ):
             problem_of(await client.get(path), 404, "not_found")
 
 

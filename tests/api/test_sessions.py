@@ -67,10 +67,14 @@ async def test_an_empty_session_is_at_revision_0(database_url: str) -> None:
         assert (state.json(), state.headers["etag"]) == ({}, '"0"')
 
 
-@pytest.mark.parametrize("session_id", ["\u00fc", "\u65e5\u672c", "a b?c#d%e&f+g", "...", "\U0001f600\u2028", "a\\b", '"', "%2F"])
+@pytest.mark.parametrize(
+    "session_id", ["\u00fc", "\u65e5\u672c", "a b?c#d%e&f+g", "...", "\U0001f600\u2028", "a\\b", '"', "%2F"]
+)
 async def test_any_id_can_be_used_on_every_route(database_url: str, session_id: str) -> None:
     async with running(database_url, Echo) as client:
-        answer = await client.post("/sessions", json={"workflow": "echo", "session_id": session_id, "session_state": {"a": 1}})
+        answer = await client.post(
+            "/sessions", json={"workflow": "echo", "session_id": session_id, "session_state": {"a": 1}}
+        )
         assert answer.status_code == 201, answer.text
         path = answer.headers["location"]
         assert path.isascii()
@@ -182,7 +186,9 @@ async def test_a_session_made_anew_remembers_nothing(database_url: str) -> None:
     async with running(database_url, Echo, Sleeper) as client:
         await client.finish("echo", {"session_id": "s"})
         await client.delete("/sessions/s")
-        answer = await client.post("/sessions", json={"workflow": "sleeper", "session_id": "s", "session_state": {"new": 1}})
+        answer = await client.post(
+            "/sessions", json={"workflow": "sleeper", "session_id": "s", "session_state": {"new": 1}}
+        )
         assert answer.json()["revision"] == 1
         assert (await client.get("/sessions/s/state")).json() == {"new": 1}
         assert (await client.get("/sessions/s/state?revision=0")).json() == {}

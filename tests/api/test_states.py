@@ -61,7 +61,20 @@ async def test_if_match_guards_every_write(database_url: str) -> None:
             return await client.request(method, "/sessions/s/state", json={"a": 1, "b": 2}, headers=headers)
 
         for method in ("PATCH", "PUT", "restore"):
-            for header in ('"1"', '"3"', '"x"', 'W/"2"', '"02"', '"\xb2"', '"-2"', '"2', "2", '""', '"' + "9" * 40 + '"', '"1", "3"'):
+            for header in (
+                '"1"',
+                '"3"',
+                '"x"',
+                'W/"2"',
+                '"02"',
+                '"\xb2"',
+                '"-2"',
+                '"2',
+                "2",
+                '""',
+                '"' + "9" * 40 + '"',
+                '"1", "3"',
+            ):
                 answer = await write(method, header)
                 if header in {'"2', "2"}:
                     problem_of(answer, 400)
@@ -105,7 +118,13 @@ async def test_the_state_is_always_an_object(sqlite_url: str, body: str) -> None
 async def test_a_body_of_another_type_is_refused_with_what_would_do(sqlite_url: str) -> None:
     async with running(sqlite_url, Echo) as client:
         await create(client, {})
-        for kind in ("text/plain", "application/xml", "application/x-www-form-urlencoded", "application/strategic-merge-patch+json", ""):
+        for kind in (
+            "text/plain",
+            "application/xml",
+            "application/x-www-form-urlencoded",
+            "application/strategic-merge-patch+json",
+            "",
+        ):
             answer = await client.patch("/sessions/s/state", content="{}", headers={"Content-Type": kind})
             problem_of(answer, 415)
             accepted = {each.strip() for each in answer.headers["accept-patch"].split(",")}
@@ -132,7 +151,9 @@ async def test_every_revision_can_be_read(database_url: str) -> None:
         await create(client, {"n": 0})
         states: list[Any] = [{}, {"n": 0}]
         for number in range(1, 8):
-            states.append((await client.patch("/sessions/s/state", json={"n": number, f"k{number}": ["x"] * 100})).json())
+            states.append(
+                (await client.patch("/sessions/s/state", json={"n": number, f"k{number}": ["x"] * 100})).json()
+            )
         for revision, state in enumerate(states):
             answer = await client.get(f"/sessions/s/state?revision={revision}")
             assert (answer.json(), answer.headers["etag"]) == (state, f'"{revision}"')
@@ -172,7 +193,14 @@ async def test_going_back_is_a_revision_of_its_own(database_url: str) -> None:
         assert same.headers["etag"] == '"5"'
         problem_of(await client.post("/sessions/s/state/restore", json={"revision": 6}), 404)
         problem_of(await client.post("/sessions/s/state/restore", json={"revision": 2**63}), 404)
-        for body in ({}, {"revision": "1"}, {"revision": -1}, {"revision": None}, {"revision": 1, "x": 1}, {"revision": True}):
+        for body in (
+            {},
+            {"revision": "1"},
+            {"revision": -1},
+            {"revision": None},
+            {"revision": 1, "x": 1},
+            {"revision": True},
+        ):
             problem_of(await client.post("/sessions/s/state/restore", json=body), 422)
 
 
@@ -184,7 +212,9 @@ async def test_a_state_may_have_its_size_and_no_byte_more(database_url: str) -> 
             problem_of(await client.patch("/sessions/s/state", json=patch), 413, "state_too_large")
         headers = {"If-Match": "*"}
         problem_of(await client.put("/sessions/s/state", json={"a": "x" * 93}, headers=headers), 413, "state_too_large")
-        assert (await client.put("/sessions/s/state", json={"\u00fc": "\u00fc" * 45 + "x"}, headers=headers)).status_code == 200
+        assert (
+            await client.put("/sessions/s/state", json={"\u00fc": "\u00fc" * 45 + "x"}, headers=headers)
+        ).status_code == 200
         body = {"workflow": "echo", "session_id": "t", "session_state": {"a": "x" * 93}}
         problem_of(await client.post("/sessions", json=body), 413, "state_too_large")
         problem_of(await client.get("/sessions/t"), 404)

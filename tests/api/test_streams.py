@@ -106,9 +106,10 @@ async def test_a_silent_stream_sends_comments(sqlite_url: str) -> None:
 
 async def test_events_arrive_while_the_run_goes_on(database_url: str) -> None:
     Gate.gate = asyncio.Event()
-    async with running(database_url, Gate) as client, client.stream(
-        "POST", "/workflows/gate/runs", json={"input": {}}, headers=SSE
-    ) as stream:
+    async with (
+        running(database_url, Gate) as client,
+        client.stream("POST", "/workflows/gate/runs", json={"input": {}}, headers=SSE) as stream,
+    ):
         seen: list[Any] = []
         async for event in read_sse(stream):
             seen.append(event.data.get("content"))

@@ -3,13 +3,14 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
 from app.client.client import Client
 from app.client.errors import ClientError, ServerProblem, ServerUnreachable
 from app.client.following import ReceivedEvent
 from app.wire.frames import frame
 from app.wire.runs import StartRun
-from hypothesis import given, settings
-from hypothesis import strategies as some
 
 URL = "http://server.test"
 Handler = Callable[[httpx.Request], httpx.Response]

@@ -21,6 +21,8 @@ from tests.docs.documents import DOCUMENTS, ROOT
 
 AUTHORS, CLIENTS, OPERATORS = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("authors", "clients", "operators"))
 ALL = "\n".join(document.read_text() for document in DOCUMENTS)
+FRAMEWORK = "Validation Error"
+"""What FastAPI adds to routes with parameters, also where none can be wrong."""
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 
 
@@ -38,7 +40,7 @@ def row(text: str, first: str) -> list[str]:
     return found[0]
 
 
-@pytest.mark.parametrize("name", Settings.model_fields)
+@pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_settings_have_a_row_with_their_default(name: str) -> None:
     default = Settings.model_fields[name].default
     if default is None or default == ():
@@ -63,7 +65,9 @@ def operations() -> dict[str, set[str]]:
     """Each route, and the statuses that it answers with."""
     paths: dict[str, Any] = make_application(no_service).openapi()["paths"]
     return {
-        f"{method.upper()} {path}": set(operation["responses"])
+        f"{method.upper()} {path}": {
+            status for status, answer in operation["responses"].items() if answer["description"] != FRAMEWORK
+        }
         for path, methods in paths.items()
         for method, operation in methods.items()
     }
@@ -73,7 +77,7 @@ def no_service() -> Any:
     raise AssertionError
 
 
-@pytest.mark.parametrize("route", operations())
+@pytest.mark.parametrize("route", list(operations()))
 def test_routes_have_a_row_with_their_statuses(route: str) -> None:
     cells = row(CLIENTS, route)
     assert set(re.findall(r"\b[1-5]\d\d\b", cells[1])) == operations()[route]
@@ -149,7 +153,7 @@ def commands(command: Any, path: str = "millstream") -> Iterator[str]:
         yield from commands(below, f"{path} {name}")
 
 
-@pytest.mark.parametrize("command", commands(get_command(cli)))
+@pytest.mark.parametrize("command", list(commands(get_command(cli))))
 def test_commands_are_in_the_reference(command: str) -> None:
     assert re.search(rf"`{command}[ `]", OPERATORS)
 

@@ -10,7 +10,7 @@ _VARIES = re.compile(
     | (?P<time>\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{6}}Z)
     | (?P<moment>\d{{4}}-\d\d-\d\d[ ]\d\d:\d\d:\d\dZ)
     | (?P<seconds>(?<="seconds":)\d+(\.\d+)?)
-    | (?P<took>\b\d+\.\d[ ]s\b)
+    | (?P<took>\b\d+(\.\d+)?[ ]m?s\b)
     | (?P<retry>(?<=retry:[ ])\d+)
     | (?P<lines>^…\n)
     | (?P<some>…)""",
@@ -20,7 +20,7 @@ _PATTERNS = {
     "time": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z",
     "moment": r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ",
     "seconds": r"[0-9.e-]+",
-    "took": r"\d+\.\d s",
+    "took": r"\d+(?:\.\d+)? m?s",
     "retry": r"\d+",
     "lines": r"(?:[^\n]*\n)*?",
     "some": r"[^\n]*?",

@@ -16,7 +16,7 @@ class Racer(Workflow):
     async def run(self, number: int) -> AsyncIterator[RunResponse]:
         yield RunResponse(content=f"{number}")
         self.session_state["number"] = number
-        await asyncio.sleep(number % 7 / 500)
+        await asyncio.sleep(number % 7 / 100)
         if number % 3 == 0:
             raise ValueError(f"{number}")
 
@@ -26,7 +26,7 @@ class SyncRacer(Workflow):
         for part in range(3):
             yield RunResponse(content=f"{number}")
             self.session_state[f"part{part}"] = number
-            time.sleep(number % 7 / 1500)
+            time.sleep(number % 7 / 300)
         if number % 3 == 0:
             raise ValueError(f"{number}")
 
@@ -52,10 +52,12 @@ async def test_whatever_races_at_the_end_there_is_one(database_url: str) -> None
     async with running(database_url, Racer, SyncRacer, cancel_grace_seconds=5) as client:
 
         async def race(number: int) -> str:
-            options: dict[str, Any] = {"session_id": f"{number}"} | ({"timeout_seconds": 0.008} if number % 5 == 0 else {})
+            options: dict[str, Any] = {"session_id": f"{number}"} | (
+                {"timeout_seconds": 0.03} if number % 5 == 0 else {}
+            )
             run = await client.start(("racer", "sync-racer")[number % 2], options, number=number)
             for _ in range(number % 4):
-                await asyncio.sleep(number % 11 / 1000)
+                await asyncio.sleep(number % 11 / 400)
                 await client.post(f"/runs/{run['run_id']}/cancel")
             status = await check_end(client, run["run_id"])
             saved = (await client.get(f"/sessions/{number}/state")).json()

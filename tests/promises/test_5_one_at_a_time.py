@@ -45,8 +45,10 @@ class SyncCounter(Workflow):
 async def test_of_100_runs_at_once_each_adds_its_key_and_its_count(database_url: str, workflow: str) -> None:
     Counter.at_work, Counter.order = 0, []
     async with running(database_url, Counter, SyncCounter) as client:
-        runs = await asyncio.gather(*(client.start(workflow, {"session_id": "s"}, number=n) for n in range(RUNS)))
-        ended = await asyncio.gather(*(client.ended(run["run_id"], seconds=60) for run in runs))
+        bodies = [{"input": {"number": number}, "session_id": "s"} for number in range(RUNS)]
+        path, headers = f"/workflows/{workflow}/runs", {"Prefer": "wait=60"}
+        answers = await asyncio.gather(*(client.post(path, json=body, headers=headers, timeout=90) for body in bodies))
+        ended = [answer.json() for answer in answers]
         assert {run["status"] for run in ended} == {"completed"}, [run["error"] for run in ended if run["error"]][:1]
         state = (await client.get("/sessions/s/state")).json()
         assert state["count"] == RUNS

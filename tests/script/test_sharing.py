@@ -1,7 +1,6 @@
 """One file, several users of it: runs of one script, other scripts, a service."""
 
 import asyncio
-import multiprocessing
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from app import RunResponse, SqliteWorkflowStorage, Workflow
 from app.errors import ConfigurationError, Conflict, Invalid
 
 from tests.script.scripts import begin, end
+from tests.support.processes import server_process
 from tests.support.server import running
 
 
@@ -144,8 +144,8 @@ async def test_a_file_that_a_service_has_is_refused_until_it_has_gone(
 async def test_a_service_is_refused_while_a_script_has_a_run(storage: SqliteWorkflowStorage, file: Path) -> None:
     responses = Counter(session_id="one", storage=storage).run()
     next(responses)
-    with pytest.raises((ConfigurationError, SystemExit, RuntimeError)):
-        async with running(f"sqlite:///{file}", Counter):
+    with pytest.raises(RuntimeError, match="one process serves a SQLite file"):
+        async with server_process(f"sqlite:///{file}", Counter):
             pass
     assert len(list(responses)) == 2
     async with running(f"sqlite:///{file}", Counter) as client:
@@ -174,21 +174,3 @@ def test_two_scripts_wait_for_each_other(tmp_path: Path, storage: SqliteWorkflow
     workflow = Counter(session_id="one", storage=storage)
     list(workflow.run())
     assert workflow.session_state["count"] == 21
-
-
-def _count_in_a_fork(file: Path) -> None:
-    list(Counter(session_id="one", storage=SqliteWorkflowStorage("workflows", db_file=file)).run(name="fork"))
-
-
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_fork_in_the_middle_of_a_run_waits_like_any_other_script(storage: SqliteWorkflowStorage, file: Path) -> None:
-    workflow = Counter(session_id="one", storage=storage)
-    responses = workflow.run(name="parent")
-    next(responses)
-    child = multiprocessing.get_context("fork").Process(target=_count_in_a_fork, args=[file])
-    child.start()
-    list(responses)
-    child.join(30)
-    assert child.exitcode == 0
-    list(workflow.run(name="parent"))
-    assert workflow.session_state["names"] == ["parent", "fork", "parent"]
