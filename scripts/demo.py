@@ -172,10 +172,9 @@ def say_what_is_next(url: str) -> None:
     command(f'curl {url}/workflows/hello/runs -H \'Prefer: wait=5\' {json} -d \'{{"input": {{"name": "Ada"}}}}\'')
     command(f"curl '{url}/runs?session_id={SESSION}'")
     command(f'curl -X PATCH {url}/sessions/{SESSION}/state {json} -d \'{{"mood": "curious"}}\'')
-    command(f"{Path(sys.executable).with_name('millstream')} sessions revisions {SESSION} --url={url}")
-    command(
-        f"{Path(sys.executable).with_name('millstream')} run {WORKFLOW} --topic='session state' --follow --url={url}"
-    )
+    program = Path(sys.executable).with_name("millstream")
+    command(f"{program} sessions revisions {SESSION} --url={url}")
+    command(f"{program} run {WORKFLOW} --topic='session state' --follow --url={url}")
     console.print(f"and with a browser: {url}/docs", style="bold")
 
 

@@ -98,7 +98,8 @@ class ScriptBody:
         try:
             result = body(workflow, **arguments)
         except BaseException as error:
-            raise self._failed(error) from None
+            self._fail(error)
+            raise
         return self._shaped(result)
 
     def next_said(self) -> RunResponse:
@@ -129,7 +130,8 @@ class ScriptBody:
         try:
             returned = await result
         except BaseException as error:
-            raise self._failed(error) from None
+            self._fail(error)
+            raise
         return self._shaped(returned)
 
     def _paced(self, responses: Iterator[Any]) -> Iterator[Any]:
@@ -139,7 +141,8 @@ class ScriptBody:
                 yield response
                 self.pace.wait()
         except BaseException as error:
-            raise self._failed(error) from None
+            self._fail(error)
+            raise
         finally:
             if isinstance(responses, Generator):
                 responses.close()
@@ -151,7 +154,8 @@ class ScriptBody:
                 yield response
                 await self.pace.wait_async()
         except BaseException as error:
-            raise self._failed(error) from None
+            self._fail(error)
+            raise
         finally:
             if isinstance(responses, AsyncGenerator):
                 await responses.aclose()
@@ -160,16 +164,11 @@ class ScriptBody:
         if isinstance(response, RunResponse):
             self._said.append(copy.copy(response))
 
-    def _failed(self, error: BaseException) -> BaseException:
-        """Keep the error for the script; what the engine is to get of it."""
+    def _fail(self, error: BaseException) -> None:
+        """Keep the error for the script, unless it is how the engine ends code."""
         if not isinstance(error, GeneratorExit | asyncio.CancelledError | RunStopped | RunPaused | Fenced):
             self.error = error
             self._tell(streams=False)
-        if isinstance(
-            error, SystemExit | KeyboardInterrupt | StopIteration
-        ):  # these mean other things to an event loop
-            return RuntimeError(f"{type(error).__name__}: {error}")
-        return error
 
     def _tell(self, *, streams: bool) -> None:
         def tell() -> None:

@@ -32,7 +32,7 @@ class SessionEngine:
         """Have it executed: a script's run by its own worker, another of the session's by this one."""
         if run.session_id == self._session_id:
             live = self._parts.runs.get(run.run_id)
-            worker = self.worker if live is None else live.engine.worker
+            worker = self.worker if live is None else live.worker
             transaction.after_commit(lambda: worker.launch(run))
 
     async def cancel(self, run: RunRow) -> None:

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, Protocol
 
 from app.engine.live import LiveLogs
 from app.engine.states import States
+from app.engine.worker import Worker
 from app.errors import ConfigurationError
 from app.main import bring_to_head, hold_database, refuse_unless_at_head
 from app.metrics import Metrics
@@ -19,15 +20,28 @@ from app.store import agno
 from app.store.database import Database, open_database
 from app.store.migrations import current_revision, head_revision
 
-if TYPE_CHECKING:
-    from app.script.runs import LiveRun
-
 logger = logging.getLogger(__name__)
 
 TURN_POLL_SECONDS = 0.02
 """How often a script looks whether the one before it has let go of the file."""
 TURN_NOTICE_SECONDS = 2.0
 """How long a script waits in silence."""
+
+
+class Live(Protocol):
+    """A live run of this process, as others see it."""
+
+    session_id: str
+
+    @property
+    def worker(self) -> Worker:
+        """Who executes it, and nobody else."""
+
+    def run_ahead(self) -> None:
+        """Wait for its script no longer: somebody waits for its end."""
+
+    async def stop(self) -> None:
+        """End it where it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +54,7 @@ class Parts:
     states: States
     live: LiveLogs
     metrics: Metrics
-    runs: "dict[str, LiveRun]" = field(default_factory=dict)
+    runs: dict[str, Live] = field(default_factory=dict)
     """The live runs of this process, by id."""
 
 

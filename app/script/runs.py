@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from app import clock
+from app.engine.worker import Worker
 from app.errors import Conflict, MillstreamError, NotFound
 from app.operations.caller import Caller
 from app.operations.events import Events
@@ -81,7 +82,7 @@ class LiveRun:
         author, name = self._start.author, self._start.definition.name
         for other in self._parts.runs.values():
             if other.session_id == self.session_id:
-                other.body.pace.free()  # this one waits for its end
+                other.run_ahead()  # this one waits for its end
         await self.engine.start()
         try:
             await self._prepare_session(name)
@@ -117,6 +118,19 @@ class LiveRun:
         waiting: set[asyncio.Future[Any]] = {self._first, self.body.streams}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         return self.body.streams.done() and self.body.streams.result()
+
+    @property
+    def worker(self) -> Worker:
+        """Who executes it, and nobody else."""
+        return self.engine.worker
+
+    def go_on(self) -> None:
+        """The script has had what was said last, and wants more."""
+        self.body.pace.go_on()
+
+    def run_ahead(self) -> None:
+        """Wait for the script no longer: somebody waits for the end of this run."""
+        self.body.pace.free()
 
     @property
     def returned(self) -> Any:

@@ -84,7 +84,6 @@ class Desk:
         self._run: LiveRun | None = None
         self._turn = asyncio.Lock()
         self._asked = False
-        self.closed = False
 
     @property
     def returned(self) -> Any:
@@ -118,7 +117,7 @@ class Desk:
         async with self._turn:
             run = await self._begun()
             if self._asked:
-                run.body.pace.go_on()
+                run.go_on()
             self._asked = True
             return await run.next()
 
@@ -132,7 +131,9 @@ class Desk:
 
         The result is the file, if it is being closed.
         """
-        return None if self._file is None else self._file.submit(self._leave(self._file))
+        if (file := self._file) is None or file.closed.done():
+            return None
+        return file.submit(self._leave(file))
 
     async def _leave(self, file: OpenFile) -> OpenFile | None:
         try:

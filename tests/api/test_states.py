@@ -151,9 +151,8 @@ async def test_every_revision_can_be_read(database_url: str) -> None:
         await create(client, {"n": 0})
         states: list[Any] = [{}, {"n": 0}]
         for number in range(1, 8):
-            states.append(
-                (await client.patch("/sessions/s/state", json={"n": number, f"k{number}": ["x"] * 100})).json()
-            )
+            patch = {"n": number, f"k{number}": ["x"] * 100}
+            states += [(await client.patch("/sessions/s/state", json=patch)).json()]
         for revision, state in enumerate(states):
             answer = await client.get(f"/sessions/s/state?revision={revision}")
             assert (answer.json(), answer.headers["etag"]) == (state, f'"{revision}"')

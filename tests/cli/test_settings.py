@@ -5,7 +5,6 @@ import socket
 from pathlib import Path
 
 import pytest
-from openapi_spec_validator import validate
 
 from tests.cli.conftest import Cli
 
@@ -32,7 +31,6 @@ def test_openapi_needs_nothing(cli: Cli, tmp_path: Path) -> None:
     done = Cli(tmp_path, cli.settings)("openapi", workflows="nowhere", database_url="postgresql://nobody@127.0.0.1:1/x")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    validate(document)
     assert "/workflows/{name}/runs" in document["paths"]
     assert list(tmp_path.iterdir()) == []
 

@@ -11,7 +11,8 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING
 """All of them."""
 
 _FENCE = re.compile(
-    r"^(?P<fence>`{3,})(?P<language>[a-z]*)(?P<options>[^\n`]*)\n(?P<text>.*?)^(?P=fence)[ ]*$", re.MULTILINE | re.DOTALL
+    r"^(?P<fence>`{3,})(?P<language>[a-z]*)(?P<options>[^\n`]*)\n(?P<text>.*?)^(?P=fence)[ ]*$",
+    re.MULTILINE | re.DOTALL,
 )
 
 

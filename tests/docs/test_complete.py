@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,23 @@ from app.cli import exits
 from app.cli.program import cli
 from app.metrics import Metrics
 from app.settings import Settings
+from app.store.tables import metadata
 from app.wire.events import SERVER_EVENTS, Event
 from app.workflow.response import RunEvent, ServerEvent
 from tests.docs.documents import DOCUMENTS, ROOT
 
-AUTHORS, CLIENTS, OPERATORS = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("authors", "clients", "operators"))
+AUTHORS, CLIENTS, OPERATORS, ARCHITECTURE = (
+    (ROOT / "docs" / f"{name}.md").read_text() for name in ("authors", "clients", "operators", "ARCHITECTURE")
+)
 ALL = "\n".join(document.read_text() for document in DOCUMENTS)
 FRAMEWORK = "Validation Error"
 """What FastAPI adds to routes with parameters, also where none can be wrong."""
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+
+
+def is_module(path: Path) -> bool:
+    """Whether it is a module of the package, or a package in it."""
+    return (path / "__init__.py").is_file() or (path.suffix == ".py" and path.stem != "__init__")
 
 
 def rows(text: str) -> Iterator[list[str]]:
@@ -90,16 +99,27 @@ def test_no_route_is_made_up() -> None:
 
 def codes() -> set[str]:
     """Every code that an error is raised with, or a class of errors has."""
-    found: set[str] = set()
-    for file in (ROOT / "app").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.keyword) and node.arg == "code":
-                found |= strings(node.value)
-            elif isinstance(node, ast.AnnAssign | ast.Assign) and names(node) == {"code"} and node.value is not None:
-                found |= strings(node.value)
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"failed", "problem"}:
-                found |= set().union(*(strings(argument) for argument in node.args[:2]))
+    nodes = (node for file in (ROOT / "app").rglob("*.py") for node in ast.walk(ast.parse(file.read_text())))
+    found = {code for node in nodes for code in codes_in(node)}
     return {code for code in found if re.fullmatch(r"[a-z]+(_[a-z]+)*", code)} - {"configuration"}
+
+
+def codes_in(node: ast.AST) -> set[str]:
+    match node:
+        case ast.keyword(arg="code", value=value):
+            return strings(value)
+        case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value) if names(node) == {"code"}:
+            return strings(value)
+        case ast.Call(func=ast.Name(id="failed" | "problem"), args=arguments):
+            return set().union(*map(strings, arguments[:2]))
+        case ast.Dict(keys=keys, values=values):
+            return {
+                c
+                for key, value in zip(keys, values, strict=True)
+                if key and strings(key) == {"code"}
+                for c in strings(value)
+            }
+    return set()
 
 
 def names(node: ast.Assign | ast.AnnAssign) -> set[str]:
@@ -179,3 +199,36 @@ def test_decisions_are_short_and_whole(record: Path) -> None:
         "## Consequences",
         "## Alternatives",
     ]
+
+
+def test_files_that_are_named_exist() -> None:
+    named = set(re.findall(r"`(app/[\w/]+\.py)`", ALL))
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
+def test_the_walk_names_functions_that_exist() -> None:
+    walk = [cells for cells in rows(ARCHITECTURE) if cells[0].startswith("`app/")]
+    assert len(walk) == 6
+    for file, functions, _ in walk:
+        source = (ROOT / file.strip("`")).read_text()
+        for function in re.findall(r"`(\w+)`", functions):
+            assert f"def {function}(" in source, f"{file} has no {function}"
+
+
+@pytest.mark.parametrize("table", sorted(metadata.tables))
+def test_tables_have_a_row(table: str) -> None:
+    assert row(ARCHITECTURE, table)
+
+
+@pytest.mark.parametrize("floor", sorted(path.stem for path in (ROOT / "app").iterdir() if is_module(path)))
+def test_the_map_shows_every_floor(floor: str) -> None:
+    assert re.search(rf"\b{floor}\b", ARCHITECTURE)
+
+
+def test_extras_and_dependencies_are_explained() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert all(row(OPERATORS, extra) for extra in extras)
+    for requirement in [*project["dependencies"], *(name for names in extras.values() for name in names)]:
+        assert f"`{re.match('[a-z0-9-]+', requirement)[0]}" in DECISIONS[0].read_text(), requirement  # type: ignore[index]

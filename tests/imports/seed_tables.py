@@ -96,7 +96,7 @@ CREATED_AT = 1_740_000_000
 def session(version: str, session_id: str = "one", **columns: Any) -> dict[str, Any]:
     """A row with two runs, as that version wrote it; columns given replace its own, JSON ones as values."""
     runs = [remembered(version, "bread", "post about bread"), remembered(version, "wine", "post about wine")]
-    memory = {"runs": runs}
+    memory: dict[str, Any] = {"runs": runs}
     if version == "agno 1.7.12":
         memory = {"summaries": {}, "memories": {}, "runs": runs}
     row = {

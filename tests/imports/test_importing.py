@@ -8,12 +8,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+
 from app import RunResponse, Workflow
 from app.errors import ConfigurationError, Invalid, NotFound
 from app.operations.imports import ImportReport
 from app.script import import_agno
 from app.settings import Settings
-
 from tests.imports.seed_tables import CREATED_AT, TABLE, VERSIONS, contents, remembered, session, write
 from tests.support.server import running
 

@@ -111,7 +111,7 @@ def test_what_cannot_be_encoded_is_named_by_its_path(wrappers: list[Any]) -> Non
 
 @given(strategies.sets(strategies.integers(0, 50) | strategies.text("ab", max_size=2)))
 def test_equal_sets_are_equal_json(elements: set[Any]) -> None:
-    assert encode(elements) == encode(set(sorted(elements, key=repr, reverse=True))) == encode(frozenset(elements))
+    assert encode(elements) == encode({*reversed(list(elements))}) == encode(frozenset(elements))
 
 
 RICH: list[tuple[Any, Any]] = [

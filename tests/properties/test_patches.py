@@ -109,8 +109,8 @@ def _walks_through_text(document: Any, operation: Any) -> bool:
     """Whether a pointer leads into a string or past the end by `-`, where the other goes on or fails elsewhere."""
     for pointer in (operation["path"], operation.get("from", "")):
         value = document
-        for token in pointer.split("/")[1:]:
-            token = token.replace("~1", "/").replace("~0", "~")
+        for escaped in pointer.split("/")[1:]:
+            token = escaped.replace("~1", "/").replace("~0", "~")
             if isinstance(value, str) or (isinstance(value, list) and token == "-"):
                 return True
             if isinstance(value, dict) and token in value:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from app import RunResponse, SqliteWorkflowStorage, Workflow
 from app.errors import Conflict
 from app.script import RunFailed
-
 from tests.script.scripts import run
 from tests.support.server import running
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -99,6 +100,10 @@ def rows(file: Path) -> list[tuple[str, str | None]]:
         return database.execute("SELECT status, json_extract(error, '$.message') FROM runs ORDER BY run_id").fetchall()
 
 
+async def statuses(file: Path, wanted: list[str]) -> bool:
+    return [status for status, _ in rows(file)] == wanted
+
+
 @pytest.mark.parametrize("save", [False, True])
 def test_a_failure_reaches_the_caller_as_it_was_raised(storage: SqliteWorkflowStorage, file: Path, save: bool) -> None:
     workflow = Failing(session_id="one", storage=storage)
@@ -151,7 +156,7 @@ def test_an_iterator_closed_early_cancels_its_run_where_it_stands(storage: Sqlit
     assert rows(file) == [("cancelled", None)]
     assert Counting.closed == [workflow.run_id]
     assert workflow.session_state == {}
-    responses = workflow.run()
+    responses: Any = workflow.run()
     next(responses)
     responses.close()
     assert [status for status, _ in rows(file)] == ["cancelled", "cancelled"]
@@ -163,7 +168,7 @@ def test_an_iterator_closed_early_cancels_its_run_where_it_stands(storage: Sqlit
 async def test_an_async_iterator_likewise(storage: SqliteWorkflowStorage, file: Path) -> None:
     AsyncCounting.closed = []
     workflow = AsyncCounting(session_id="one", storage=storage)
-    responses = workflow.run()
+    responses: Any = workflow.run()
     assert (await anext(responses)).content == "0"
     await responses.aclose()
     assert rows(file) == [("cancelled", None)]
@@ -174,19 +179,19 @@ async def test_an_async_iterator_likewise(storage: SqliteWorkflowStorage, file: 
             await asyncio.sleep(10)
 
     task = asyncio.create_task(read_on())
-    while len(rows(file)) < 2:
-        await asyncio.sleep(0.01)
+    await until(lambda: statuses(file, ["cancelled", "running"]))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(10):  # an async iterator that is dropped is closed by a task of the loop's
-        while [status for status, _ in rows(file)] != ["cancelled", "cancelled"]:
-            await asyncio.sleep(0.01)
+    # An async iterator that is dropped is closed by a task of the loop's.
+    await until(lambda: statuses(file, ["cancelled", "cancelled"]))
 
 
 def test_an_iterator_never_asked_has_no_run(storage: SqliteWorkflowStorage, file: Path) -> None:
+    responses: Any = Counting(storage=storage).run()
+    responses.close()
+    del responses
     Counting(storage=storage).run()
-    Counting(storage=storage).run().close()
     assert not file.exists()
 
 
@@ -237,7 +242,11 @@ def test_a_process_that_ends_ends_its_run(tmp_path: Path, file: Path, ending: st
 def test_code_that_does_not_listen_cannot_keep_a_process(tmp_path: Path, file: Path) -> None:
     source = (
         LIVE.replace("{kind}", "Deaf")
-        + "    import threading\n    threading.Thread(target=next, args=[responses], daemon=True).start()\n    time.sleep(0.5)\n"
+        + """
+    import threading
+    threading.Thread(target=next, args=[responses], daemon=True).start()
+    time.sleep(0.5)
+"""
     )
     source = "    import os; os.environ['MILLSTREAM_CANCEL_GRACE_SECONDS'] = '0.5'\n" + source
     begun = time.monotonic()

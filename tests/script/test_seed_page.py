@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app import RunResponse, SqliteWorkflowStorage, Workflow
-
 from tests.script.scripts import SEED_PAGE, run
 from tests.script.seed_page import BlogPostGenerator
 from tests.support.server import running

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
 from app import RunResponse, SqliteWorkflowStorage, Workflow
 from app.errors import ConfigurationError, Conflict, Invalid
-
 from tests.script.scripts import begin, end
 from tests.support.processes import server_process
 from tests.support.server import running
@@ -75,7 +75,7 @@ def test_iterators_of_one_instance_in_two_sessions_do_not_mix(storage: SqliteWor
     workflow.session_id = "two"
     second = workflow.run(name="b")
     next(second)
-    assert [*map(lambda response: response.session_id, [*first, *second])] == ["one"] * 2 + ["two"] * 2
+    assert [response.session_id for response in [*first, *second]] == ["one"] * 2 + ["two"] * 2
     for session in ("one", "two"):
         again = Counter(session_id=session, storage=storage)
         list(again.run(name="c"))
@@ -115,7 +115,7 @@ async def test_async_code_runs_sync_ones_in_threads(storage: SqliteWorkflowStora
     AsyncOuter.file = str(file)
     workflow = AsyncOuter(session_id="one", storage=storage)
     assert [response.content async for response in workflow.run(blocking=False)] == [3]
-    with pytest.raises(Invalid, match="asyncio.to_thread"):
+    with pytest.raises(Invalid, match=r"asyncio\.to_thread"):
         [response async for response in workflow.run(blocking=True)]
 
 
@@ -134,7 +134,7 @@ async def test_a_file_that_a_service_has_is_refused_until_it_has_gone(
 ) -> None:
     workflow = Counter(session_id="one", storage=storage)
     async with running(f"sqlite:///{file}", Counter) as client:
-        with pytest.raises(ConfigurationError, match="another process has .* open; one process serves a SQLite file"):
+        with pytest.raises(ConfigurationError, match=r"another process has .* open; one process serves a SQLite file"):
             await asyncio.to_thread(lambda: list(workflow.run()))
         await client.finish("counter", {"session_id": "one"})
     list(workflow.run())
