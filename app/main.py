@@ -76,6 +76,17 @@ class Millstream:
         self.application: FastAPI = make_application(self.open)
 
     @asynccontextmanager
+    async def open_worker(self) -> AsyncIterator[None]:
+        """A process that executes runs and serves nothing; raises ConfigurationError where there can be but one."""
+        if self.settings.embedded:
+            raise ConfigurationError(
+                "a SQLite file has one process, `millstream serve`, which works too;"
+                " put MILLSTREAM_DATABASE_URL on Postgres for workers of their own"
+            )
+        async with self.open():
+            yield
+
+    @asynccontextmanager
     async def open(self) -> AsyncIterator[Service]:
         """The running service: the database at head, runs being executed, until the block ends."""
         settings = self.settings

@@ -93,6 +93,12 @@ def stream(description: str, *headers: str) -> dict[str, Any]:
     return answer(None, description, *headers) | {"content": content}
 
 
+def stream_or(model: type[BaseModel], description: str, *headers: str) -> dict[str, Any]:
+    """An answer that is a stream of events, or a JSON body, as the request wants it."""
+    streamed = stream(description, *headers)
+    return streamed | {"content": streamed["content"] | answer(model, description)["content"]}
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The errors that a route answers with."""
     content = {"application/problem+json": {"schema": schema(workflows.Problem)}}
@@ -123,17 +129,26 @@ def describe(app: FastAPI) -> dict[str, Any]:
             version=__version__,
             summary="Workflows over HTTP: durable runs, resumable streams, a session state with a history.",
             routes=app.routes,
-            openapi_version="3.1.0",
+            openapi_version="3.2.0",
         )
         modes: Iterable[Any] = ((model, "serialization") for model in MODELS)
         _, definitions = models_json_schema(list(modes), ref_template=REFERENCE)
         components = document.setdefault("components", {}).setdefault("schemas", {})
         components |= definitions["$defs"]
         components["AnyEvent"] = {"anyOf": [schema(model) for model in (*events.SERVER_EVENTS, events.Event)]}
-        for unused in ("HTTPValidationError", "ValidationError"):
-            components.pop(unused, None)
+        _forget_unused(document, components)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _forget_unused(document: dict[str, Any], components: dict[str, Any]) -> None:
+    """Take away the framework's own answers to parameters that cannot be wrong."""
+    for unused in ("HTTPValidationError", "ValidationError"):
+        components.pop(unused, None)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]
 
 
 def _name(model: type[BaseModel]) -> str:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.documents import answer, header, problems, query, stream
+from app.api.documents import answer, header, problems, query, stream, stream_or
 from app.api.lists import DEFAULT_LIMIT, Limit
 from app.api.requests import EVENT_STREAM, JSON, accepts
 from app.api.service import Service, caller_of, service_of
@@ -16,7 +16,7 @@ from app.wire.bodies import Page
 from app.wire.events import Event
 from app.workflow.encoding import encode
 
-router = APIRouter(tags=["events"], redirect_slashes=False)
+router = APIRouter(tags=["events"], redirect_slashes=False, default_response_class=Response)
 
 LARGEST_CURSOR = 2**31 - 1
 CURSOR_DIGITS = 10
@@ -30,8 +30,7 @@ PARAMETERS = [
 @router.get(
     "/runs/{run_id}/events",
     responses={
-        200: stream("The events past the cursor, live until RunFinished; or a page of them.")
-        | {"content": stream("")["content"] | answer(Page[Event], "")["content"]},
+        200: stream_or(Page[Event], "The events past the cursor, live until RunFinished; or a page of them.", "Link"),
         204: answer(None, "The run has ended, and the cursor is at its end."),
         **problems(400, 404, 410, 422, 503),
     },

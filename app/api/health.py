@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from app.api.documents import answer, problems
 from app.api.problems import problem
@@ -11,7 +11,7 @@ from app.api.service import service_of
 from app.wire.workflows import Liveness, Readiness, Version
 from app.workflow.encoding import encode
 
-router = APIRouter(tags=["service"], redirect_slashes=False)
+router = APIRouter(tags=["service"], redirect_slashes=False, default_response_class=Response)
 
 
 @router.get("/healthz", responses={200: answer(Liveness, "It lives.")})
@@ -37,6 +37,7 @@ async def version(request: Request) -> Response:
 
 @router.get(
     "/metrics",
+    response_class=PlainTextResponse,
     responses={200: {"description": "For Prometheus.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics(request: Request) -> Response:

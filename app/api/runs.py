@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.documents import answer, body, header, problems, stream
+from app.api.documents import answer, body, header, problems, stream_or
 from app.api.lists import DEFAULT_LIMIT, Cursor, Filter, Limit, page
 from app.api.requests import EVENT_STREAM, JSON, accepts, preferred_wait, read_body
 from app.api.service import Service, caller_of, service_of
@@ -21,7 +21,7 @@ from app.wire.runs import AnswerRun, RetryRun, Run, StartRun
 from app.workflow.encoding import encode
 from app.workflow.status import ENDED
 
-router = APIRouter(tags=["runs"], redirect_slashes=False)
+router = APIRouter(tags=["runs"], redirect_slashes=False, default_response_class=Response)
 
 MAX_KEY_CHARACTERS = 255
 MAX_WAIT_SECONDS = 60.0
@@ -29,6 +29,7 @@ MAX_WAIT_SECONDS = 60.0
 
 Status = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 
+START_ANSWERS = ("Location", "Content-Location", "Preference-Applied")
 START_HEADERS = [
     header("Accept", "text/event-stream gets the stream of the new run."),
     header("Prefer", f"wait=N blocks up to N seconds ({MAX_WAIT_SECONDS:g} at most) for the end."),
@@ -40,10 +41,8 @@ START_HEADERS = [
     "/workflows/{name}/runs",
     status_code=202,
     responses={
-        200: stream(
-            "The events of the run, or with Prefer: wait the run, which has ended.", "Location", "Content-Location"
-        ),
-        202: answer(Run, "Accepted: the run is on disk.", "Location", "Content-Location", "Preference-Applied"),
+        200: stream_or(Run, "The events of the run, or with Prefer: wait the run, which has ended.", *START_ANSWERS),
+        202: answer(Run, "Accepted: the run is on disk.", *START_ANSWERS),
         **problems(400, 404, 409, 413, 415, 422, 503),
     },
     openapi_extra={"parameters": START_HEADERS}

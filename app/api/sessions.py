@@ -18,7 +18,7 @@ from app.wire.bodies import Page
 from app.wire.sessions import CreateSession, ForkSession, Session, UpdateSession
 from app.workflow.encoding import encode
 
-router = APIRouter(tags=["sessions"], redirect_slashes=False)
+router = APIRouter(tags=["sessions"], redirect_slashes=False, default_response_class=Response)
 
 IF_MATCH = header("If-Match", "The ETag that you read; another one there is 412.")
 

@@ -17,7 +17,7 @@ from app.wire.sessions import RestoreState, Revision
 from app.workflow.patches import apply_patch, merge_patch, read_patch
 from app.workflow.state import StateDocument
 
-router = APIRouter(tags=["state"], redirect_slashes=False)
+router = APIRouter(tags=["state"], redirect_slashes=False, default_response_class=Response)
 
 OBJECT = {"type": "object", "additionalProperties": True}
 DOCUMENT = {

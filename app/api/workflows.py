@@ -13,7 +13,7 @@ from app.wire.bodies import Page
 from app.wire.workflows import Workflow
 from app.workflow.encoding import encode
 
-router = APIRouter(tags=["workflows"], redirect_slashes=False)
+router = APIRouter(tags=["workflows"], redirect_slashes=False, default_response_class=Response)
 
 
 @router.get("/workflows", responses={200: answer(Page[Workflow], "By name."), **problems(422)})

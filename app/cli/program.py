@@ -19,6 +19,7 @@ cli = typer.Typer(
     epilog="Settings are MILLSTREAM_ variables.",
 )
 cli.command()(service.serve)
+cli.command()(service.worker)
 cli.command()(service.migrate)
 cli.command()(service.openapi)
 cli.command(

@@ -1,5 +1,6 @@
 """Commands about runs."""
 
+import json
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -111,6 +112,50 @@ def cancel_run(run_id: RunId, url: Url = None, as_json: Json = False) -> None:
     if cancelled.status == "cancelled":
         said = "is cancelled"
     console().print(f"run {run_id} {said}")
+
+
+@commands.command("answer")
+def answer_run(
+    run_id: RunId,
+    value: Annotated[str, typer.Argument(help="The answer as JSON; what is no JSON is taken as text.")],
+    request_id: Annotated[
+        str | None, typer.Option("--request-id", help="What is answered; by default what the run waits for.")
+    ] = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Answer a paused run, which then goes on."""
+    with connect(url) as client:
+        asked = request_id or _pending_request(client, run_id)
+        continued = client.answer_run(run_id, asked, _value(value))
+    if as_json:
+        print_json([continued])
+        return
+    console().print(f"run {run_id} goes on")
+
+
+@commands.command("retry")
+def retry_run(run_id: RunId, url: Url = None, as_json: Json = False) -> None:
+    """Run an ended run again with the same input, as a new run."""
+    with connect(url) as client:
+        again = client.retry_run(run_id)
+    if as_json:
+        print_json([again])
+        return
+    console().print(f"run {again.run_id} is {again.status}; follow it with `{_command('follow', again.run_id, url)}`")
+
+
+def _pending_request(client: "Client", run_id: str) -> str:
+    """What the run waits for: the last question in its log, which the server refuses if it was answered."""
+    asked = [event for event in client.events(run_id) if event.event == "RunPaused"]
+    return str((asked[-1].model_extra or {})["request_id"]) if asked else ""
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _input(client: "Client", workflow: str, words: list[str], text: str | None) -> dict[str, object]:

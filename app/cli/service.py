@@ -26,6 +26,10 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port to listen on, 0 takes a free one; else MILLSTREAM_PORT.")
     ] = None,
+    *,
+    work: Annotated[
+        bool, typer.Option("--worker/--no-worker", help="Whether this process executes runs too; on Postgres.")
+    ] = True,
 ) -> None:
     """Serve workflows over HTTP, until Ctrl-C or SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -38,11 +42,28 @@ def serve(
 
     from app.main import Millstream, listen
 
-    millstream = Millstream(settings)
+    millstream = Millstream(settings, work=work)
     listening = listen(settings)
     factory = millstream.server().config.get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(_serve(millstream, listening))
+
+
+def worker() -> None:
+    """Execute runs without serving HTTP, until Ctrl-C or SIGTERM; any number of workers share one Postgres."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    settings = load_settings()
+
+    from app.logs import configure_logs
+
+    configure_logs(settings.log_level)
+
+    from app.main import Millstream
+
+    millstream = Millstream(settings)
+    with asyncio.Runner(loop_factory=millstream.server().config.get_loop_factory()) as runner:
+        runner.run(_work(millstream))
 
 
 def migrate() -> None:
@@ -53,11 +74,9 @@ def migrate() -> None:
 
     configure_logs(settings.log_level)
 
-    from app.store.database import open_database
     from app.store.migrations import head_revision
     from app.store.migrations import migrate as bring_to_head
 
-    open_database(settings.database_url)  # connects to nothing yet, but refuses a URL that is of no database of ours
     bring_to_head(settings.database_url)
     typer.echo(f"the database is at migration {head_revision()}, which this version needs")
 
@@ -82,6 +101,17 @@ async def _serve(millstream: "Millstream", listening: "socket.socket") -> None:
             _announce(millstream, listening)
             await server.serve(sockets=[listening])
         stop.drain()
+
+
+async def _work(millstream: "Millstream") -> None:
+    """Execute runs until a signal."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with millstream.open_worker():
+        note(f"Millstream {__version__} executes runs; Ctrl-C stops it")
+        await stop.wait()
+        note("stopping: what runs may come to an end")
 
 
 class _Stop:

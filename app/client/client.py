@@ -8,13 +8,15 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
+from pydantic import BaseModel
 
 from app import clock
 from app.client.answers import json_of, problem_of
 from app.client.errors import ClientError, ServerUnreachable
 from app.client.following import Follower, ReceivedEvent
-from app.wire.bodies import Body, Page, Resource
-from app.wire.runs import Run, StartRun
+from app.wire.bodies import Body, Page
+from app.wire.events import Event
+from app.wire.runs import AnswerRun, Run, StartRun
 from app.wire.sessions import CreateSession, ForkSession, RestoreState, Revision, Session, UpdateSession
 from app.wire.workflows import Version, Workflow
 
@@ -28,7 +30,7 @@ JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 
-ResourceType = TypeVar("ResourceType", bound=Resource)
+ResourceType = TypeVar("ResourceType", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,22 @@ class Client:
     def cancel_run(self, run_id: str) -> Run:
         """Ask a run to stop; one that has ended is left as it is."""
         return Run.model_validate(json_of(self._send("POST", f"/runs/{_part(run_id)}/cancel")))
+
+    def answer_run(self, run_id: str, request_id: str, value: object) -> Run:
+        """Answer a paused run, which goes on."""
+        content = _encoded(AnswerRun(request_id=request_id, value=value))
+        headers = {"Content-Type": JSON}
+        return Run.model_validate(
+            json_of(self._send("POST", f"/runs/{_part(run_id)}/input", content=content, headers=headers))
+        )
+
+    def retry_run(self, run_id: str) -> Run:
+        """Run an ended run again, as a new one."""
+        return Run.model_validate(json_of(self._send("POST", f"/runs/{_part(run_id)}/retry")))
+
+    def events(self, run_id: str) -> Iterator[Event]:
+        """The run's events so far, page by page."""
+        return self._list(f"/runs/{_part(run_id)}/events", Event, {}, at_most=None)
 
     def follow(
         self,
@@ -185,7 +203,7 @@ class Client:
         left = at_most
         while left is None or left > 0:
             query["limit"] = str(LARGEST_PAGE if left is None else min(left, LARGEST_PAGE))
-            page = Page[kind].model_validate(json_of(self._send("GET", path, params=query)))  # type: ignore[valid-type]
+            page = Page[kind].model_validate(json_of(self._send("GET", path, params=query, headers={"Accept": JSON})))  # type: ignore[valid-type]
             yield from page.items
             if page.next_cursor is None:
                 return

@@ -67,21 +67,30 @@ async def open_parts(settings: Settings, file: Path, *, given_up: Callable[[], b
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.with_name(f"{file.name}.script-lock").open("a+") as turn:
         await _take_turn(turn, file, given_up)
-        with hold_database(settings):
-            database = open_database(settings.database_url)
-            try:
-                await _bring_to_head(database, settings, file)
-                metrics = Metrics()
-                yield Parts(
-                    file=file,
-                    settings=settings,
-                    database=database,
-                    states=States(max_state_bytes=settings.max_state_bytes, cache_bytes=settings.state_cache_bytes),
-                    live=LiveLogs(metrics),
-                    metrics=metrics,
-                )
-            finally:
-                await database.close()
+        try:
+            with hold_database(settings):
+                async with _opened(settings, file) as parts:
+                    yield parts
+        finally:
+            fcntl.flock(turn, fcntl.LOCK_UN)  # closing it would leave the lock to processes forked meanwhile
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, file: Path) -> AsyncIterator[Parts]:
+    database = open_database(settings.database_url)
+    try:
+        await _bring_to_head(database, settings, file)
+        metrics = Metrics()
+        yield Parts(
+            file=file,
+            settings=settings,
+            database=database,
+            states=States(max_state_bytes=settings.max_state_bytes, cache_bytes=settings.state_cache_bytes),
+            live=LiveLogs(metrics),
+            metrics=metrics,
+        )
+    finally:
+        await database.close()
 
 
 async def _take_turn(turn: IO[str], file: Path, given_up: Callable[[], bool]) -> None:

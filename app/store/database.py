@@ -60,14 +60,16 @@ class Database(Protocol):
 
 
 def open_database(url: str, *, pool_size: int = 10) -> Database:
-    """The database of a URL: `sqlite:///file` or `postgresql://…`."""
-    if url.startswith("sqlite:"):
-        return SqliteDatabase(url)
-    if url.startswith(("postgresql:", "postgres:", "postgresql+psycopg:")):
-        return PostgresDatabase(url, pool_size=pool_size)
-    raise ConfigurationError(
-        f"MILLSTREAM_DATABASE_URL is {url.rsplit('@', maxsplit=1)[-1]!r}; it starts with sqlite:/// or postgresql://"
-    )
+    """The database of a URL: `sqlite:///file` or `postgresql://…`; raises ConfigurationError for another."""
+    check_url(url)
+    return SqliteDatabase(url) if url.startswith("sqlite:") else PostgresDatabase(url, pool_size=pool_size)
+
+
+def check_url(url: str) -> None:
+    """Raises ConfigurationError for what is no URL of a database of ours."""
+    if not url.startswith(("sqlite:", "postgresql:", "postgres:", "postgresql+psycopg:")):
+        shown = url.rpartition("@")[2]
+        raise ConfigurationError(f"MILLSTREAM_DATABASE_URL is {shown!r}; it starts with sqlite:/// or postgresql://")
 
 
 def sync_url(url: str) -> str:

@@ -8,7 +8,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DatabaseError
 
 from app.errors import ConfigurationError
-from app.store.database import Transaction, sqlite_engine, sync_url
+from app.store.database import Transaction, check_url, sqlite_engine, sync_url
 
 _REVISION = re.compile(r'^revision(?:: str)? = "(\w+)"', re.MULTILINE)
 _DOWN = re.compile(r'^down_revision(?:: [^=]+)? = "(\w+)"', re.MULTILINE)
@@ -51,6 +51,7 @@ def migrate(url: str, revision: str = "head") -> None:
     from alembic import command  # noqa: PLC0415  loads templates and script machinery that serving never needs
     from alembic.config import Config  # noqa: PLC0415
 
+    check_url(url)
     engine = sqlite_engine(url) if url.startswith("sqlite:") else create_engine(sync_url(url))
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()))

@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.clock import rfc3339
 from app.wire.bodies import Instant
-from app.wire.runs import RunError
 from app.workflow.encoding import encode
 
 
@@ -113,13 +112,23 @@ class RunRecovered(Event):
     superseded_after: int
 
 
+class Failure(BaseModel):
+    """Why a run failed, without null members."""
+
+    code: str
+    type: str
+    message: str
+    step: str | None = None
+    event: str | None = None
+
+
 class RunFinished(Event):
     """The last event of every run."""
 
     event: Literal["RunFinished"]
     status: Literal["completed", "failed", "cancelled"]
     content_truncated: bool | None = None
-    error: RunError | None = None
+    error: Failure | None = None
     session_revision: int
 
 

@@ -55,5 +55,5 @@ async def test_the_documentation_works_without_a_network(sqlite_url: str) -> Non
 async def test_the_openapi_document_is_served(sqlite_url: str) -> None:
     async with running(sqlite_url, Echo) as client:
         document = (await client.get("/openapi.json")).json()
-        assert document["openapi"].startswith("3.1")
+        assert document["openapi"].startswith("3.")
         assert document["info"]["version"] == __version__

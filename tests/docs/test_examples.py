@@ -1,6 +1,7 @@
 """Every example of the documents does what its document says."""
 
 import json
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -46,6 +47,15 @@ def test_data_can_be_read(document: Path) -> None:
             json.loads(block.text)
         elif block.language == "toml":
             tomllib.loads(block.text)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_file_of_an_example_is_used(document: Path) -> None:
+    blocks = blocks_of(document)
+    for number, block in enumerate(blocks):
+        if (file := block.option("file")) is not None:
+            commands = "".join(later.text for later in blocks[number:] if runs(later) and later.language == "console")
+            assert re.search(rf"\b{Path(file).stem}\b", commands), f"nothing is done with {file}"
 
 
 def test_the_documents_have_examples() -> None:

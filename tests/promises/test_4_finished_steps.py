@@ -142,7 +142,7 @@ async def test_only_what_was_under_way_is_done_again(database_url: str, tmp_path
         assert run["content"] == "begin [3, 3, 3] 3"
 
 
-async def test_saying_something_else_before_a_finished_step_fails_and_names_it(database_url: str, tmp_path: Path) -> None:
+async def test_saying_something_else_before_a_finished_step_fails(database_url: str, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     async with server_process(database_url, Forgetful, lease_seconds=1) as server:
         run_id = await started(server.client, "forgetful", ledger, 0.3)
@@ -181,4 +181,6 @@ async def test_a_run_that_takes_its_process_along_ends_as_crash_loop(sqlite_url:
     async with server_process(sqlite_url, Suicidal) as server:
         run = await server.client.ended(run_id)
         assert (run["status"], run["error"]["code"]) == ("failed", "crash_loop")
-        assert (await server.client.finish("suicidal", {"session_id": "s"}, ledger=str(ledger)))["status"] == "completed"
+        assert (await server.client.finish("suicidal", {"session_id": "s"}, ledger=str(ledger)))[
+            "status"
+        ] == "completed"

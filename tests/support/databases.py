@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+
 from app.store.migrations import migrate
 
 POSTGRES = os.environ.get("MILLSTREAM_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/test")

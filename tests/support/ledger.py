@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class Ledger:
@@ -41,5 +42,5 @@ class Ledger:
             os.close(descriptor)
 
     def _count(self, kind: str) -> Counter[str]:
-        with open(self._file, encoding="utf-8") as lines:
+        with Path(self._file).open(encoding="utf-8") as lines:
             return Counter(line.split()[1] for line in lines if line.startswith(f"{kind} "))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+
 from app.main import Millstream, listen
 from app.settings import Settings
 from app.workflow.registry import Registry, WorkflowDefinition
@@ -68,13 +69,10 @@ async def read_sse(stream: httpx.Response) -> AsyncIterator[SseEvent]:
 
 
 @asynccontextmanager
-async def running(
-    database_url: str, *workflows: type[Workflow], **settings: Any
-) -> AsyncIterator[Client]:
+async def running(database_url: str, *workflows: type[Workflow], **settings: Any) -> AsyncIterator[Client]:
     """A server of these workflows, and a client of it."""
-    chosen = Settings(
-        **{"database_url": database_url, "port": 0, "drain_seconds": 0.2, "cancel_grace_seconds": 1} | settings
-    )
+    options: dict[str, Any] = {"database_url": database_url, "port": 0, "drain_seconds": 0.2, "cancel_grace_seconds": 1}
+    chosen = Settings(**options | settings)
     millstream = Millstream(chosen, Registry(WorkflowDefinition(workflow) for workflow in workflows))
     server = millstream.server()
     listening = listen(chosen)

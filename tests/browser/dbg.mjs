@@ -1,0 +1,16 @@
+// Follows a stream with the npm package `eventsource` until it is closed for good, and prints what it saw as JSON.
+import { EventSource } from 'eventsource'
+
+const [, , url, ...names] = process.argv
+const seen = []
+let errors = 0; process.on("exit", (c) => console.log("exit", c, seen.length))
+const source = new EventSource(url)
+for (const name of names) {
+  source.addEventListener(name, (event) => seen.push([event.lastEventId, event.type, JSON.parse(event.data).sequence]))
+}
+source.onerror = (event) => { console.log("error", event.message, event.code, source.readyState);
+  errors += 1
+  if (source.readyState === EventSource.CLOSED) {
+    console.log(JSON.stringify({ seen, errors, code: event.code ?? null }))
+  }
+}
