@@ -19,5 +19,9 @@ _LATE = {"Agent": "app.agents.agent", "SqliteWorkflowStorage": "app.script"}
 def __getattr__(name: str) -> Any:
     """Load what is heavy (the model libraries, the database) when a workflow asks for it."""
     if name in _LATE:
-        return getattr(import_module(_LATE[name]), name)
+        try:
+            module = import_module(_LATE[name])
+        except AttributeError as error:  # would be taken for a missing name
+            raise ImportError(f"{_LATE[name]} cannot be imported: {error}") from error
+        return getattr(module, name)
     raise AttributeError(f"module 'app' has no attribute {name!r}")

@@ -12,7 +12,8 @@ from app.clock import rfc3339
 LARGEST_FIELD = 300
 """Characters of a field; a log names things, it does not carry bodies or states."""
 CHATTY = (
-    "alembic", "asyncio", "httpcore", "httpx", "openai", "primp", "sse_starlette", "trafilatura", "urllib3", "uvicorn",
+    "alembic", "asyncio", "httpcore", "httpx", "openai", "primp", "procrastinate", "sse_starlette", "trafilatura",
+    "urllib3", "uvicorn",
 )  # fmt: skip
 """Libraries that tell in their info lines what ours say better, or nothing that an operator needs."""
 

@@ -193,7 +193,10 @@ def hold_database(settings: Settings) -> Iterator[None]:
     database.parent.mkdir(parents=True, exist_ok=True)
     with database.with_name(f"{database.name}.lock").open("a+") as lock:
         _lock(lock, database)
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # a process forked meanwhile has the open file too, and may outlive us
 
 
 def _lock(lock: IO[str], database: Path) -> None:

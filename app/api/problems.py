@@ -91,12 +91,13 @@ async def _of_framework(request: Request, error: Exception) -> Response:
 def _methods_of(request: Request) -> list[str]:
     """All that the path is for; the framework names those of the first route that has it."""
     paths = request.app.openapi()["paths"]
-    return sorted(
+    methods = {
         method.upper()
         for template, operations in paths.items()
         if compile_path(template)[0].match(request.scope["path"])
         for method in operations
-    )
+    }
+    return sorted(methods)
 
 
 async def _of_bug(request: Request, error: Exception) -> Response:

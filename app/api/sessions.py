@@ -55,7 +55,11 @@ async def list_sessions(
 
 @router.get(
     "/sessions/{session_id}",
-    responses={200: answer(Session, "The session.", "ETag"), 304: answer(None, "As you have it."), **problems(404)},
+    responses={
+        200: answer(Session, "The session.", "ETag"),
+        304: answer(None, "As you have it.", "ETag"),
+        **problems(404),
+    },
     openapi_extra={"parameters": [header("If-None-Match", "An ETag that you have.")]},
 )
 async def get_session(request: Request, session_id: str) -> Response:

@@ -54,7 +54,7 @@ PUT_BODY = {"requestBody": {"required": True, "content": {JSON: {"schema": OBJEC
 
 @router.get(
     "/sessions/{session_id}/state",
-    responses={200: DOCUMENT, 304: answer(None, "As you have it."), **problems(404, 422)},
+    responses={200: DOCUMENT, 304: answer(None, "As you have it.", "ETag"), **problems(404, 422)},
     openapi_extra={"parameters": [header("If-None-Match", "An ETag that you have.")]},
 )
 async def get_state(

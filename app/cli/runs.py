@@ -29,7 +29,9 @@ def run(
     session_id: Annotated[str | None, typer.Option(help="The session to run in; else a new one.")] = None,
     user_id: Annotated[str | None, typer.Option(help="Whose run it is.")] = None,
     timeout_seconds: Seconds = None,
-    on_busy: Annotated[Literal["enqueue", "reject"] | None, typer.Option(help="If the session has a live run.")] = None,
+    on_busy: Annotated[
+        Literal["enqueue", "reject", "interrupt"] | None, typer.Option(help="If the session has a live run.")
+    ] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key starts the same run once.")] = None,
     url: Url = None,
 ) -> None:

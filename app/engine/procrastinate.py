@@ -19,7 +19,7 @@ from app.errors import Unavailable
 from app.metrics import Metrics
 from app.settings import Settings
 from app.store import jobs, runs, workers
-from app.store.database import Database, Transaction
+from app.store.database import Database, Transaction, driver_url
 from app.store.doorbell import Doorbell
 from app.store.tables import RunRow
 from app.workflow.registry import Registry
@@ -48,7 +48,7 @@ class ProcrastinateEngine:
         self._work = work
         self._worker = Worker(self, database, registry, states, live, metrics, settings)
         self._doorbell = Doorbell(settings.database_url, live.heard)
-        self._jobs = App(connector=PsycopgConnector(conninfo=settings.database_url, min_size=1, max_size=4))
+        self._jobs = App(connector=PsycopgConnector(conninfo=driver_url(settings.database_url), min_size=1, max_size=4))
         self._jobs.task(name=jobs.TASK, queue=jobs.QUEUE)(self._execute)
         self._services: list[asyncio.Task[None]] = []
         self._fetching: asyncio.Task[None] | None = None

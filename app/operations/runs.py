@@ -93,7 +93,7 @@ class Runs:
             self._states.check_size(EMPTY.changed_to(request.session_state))
         digest = request.digest()
 
-        def work(transaction: Transaction) -> tuple[dict[str, Any], RunRow | None]:
+        def work(transaction: Transaction) -> tuple[dict[str, Any], str | None]:
             run_id, at = clock.new_id(), clock.now()
             if idempotency_key is not None:
                 key = IdempotencyRow(
@@ -108,7 +108,7 @@ class Runs:
 
         resource, interrupted = await self._database.write(work)
         if interrupted is not None:
-            await self._engine.cancel(interrupted)
+            await self.cancel(caller, interrupted)  # a transaction of its own: a run is locked before its session
         return resource
 
     async def get(self, caller: Caller, run_id: str) -> dict[str, Any]:
@@ -225,8 +225,8 @@ class Runs:
 
     def _accept(
         self, transaction: Transaction, caller: Caller, request: RunRequest, run_id: str, at: datetime
-    ) -> tuple[RunRow, RunRow | None]:
-        """Write the run, and give it the session's turn if that is free; with it the running one that it interrupts."""
+    ) -> tuple[RunRow, str | None]:
+        """Write the run, and give it the session's turn if that is free; with it the live one that it interrupts."""
         session = self._session_for(transaction, caller, request, at)
         busy = session.active_run_id is not None
         if busy and request.on_busy == "reject":
@@ -263,7 +263,7 @@ class Runs:
             self._engine.submit(transaction, row)
             return row, None
         self._announce_queued(transaction, row)
-        return row, self._interrupt(transaction, session) if request.on_busy == "interrupt" else None
+        return row, session.active_run_id if request.on_busy == "interrupt" else None
 
     def _session_for(self, transaction: Transaction, caller: Caller, request: RunRequest, at: datetime) -> SessionRow:
         """The session, locked: the one named, made if it is new."""
@@ -284,16 +284,6 @@ class Runs:
         known = sessions.lock_session(transaction, caller.tenant, session.session_id)
         assert known is not None  # the insert has just met it, and waited for its transaction
         return _checked_session(known, request.workflow)
-
-    def _interrupt(self, transaction: Transaction, session: SessionRow) -> RunRow | None:
-        """Cancel the session's live run; that run, if it is executing and has to be told."""
-        if session.active_run_id is None:
-            return None
-        live = runs.lock_run(transaction, session.tenant_id, session.active_run_id)
-        if live is None:
-            return None
-        self._cancel(transaction, live)
-        return live if live.status == RunStatus.running else None
 
     def _announce_queued(self, transaction: Transaction, row: RunRow) -> None:
         appender = Appender.after(row, 0)

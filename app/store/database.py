@@ -80,6 +80,11 @@ def sync_url(url: str) -> str:
     return url
 
 
+def driver_url(url: str) -> str:
+    """The URL as libpq wants it."""
+    return url.replace("postgresql+psycopg:", "postgresql:", 1)
+
+
 def sqlite_engine(url: str) -> Engine:
     """An engine over a SQLite file: WAL, every commit flushed, transactions begun by whoever needs one."""
     engine = create_engine(url, connect_args={"isolation_level": None, "timeout": 5})

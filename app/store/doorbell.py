@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import psycopg
 
+from app.store.database import driver_url
+
 logger = logging.getLogger(__name__)
 
 CHANNEL = "millstream"
@@ -25,7 +27,7 @@ class Doorbell:
 
     def __init__(self, url: str, heard: Callable[[str], None]) -> None:
         """`heard` is called with the id of each run that another process, or this one, has rung for."""
-        self._url = url.replace("postgresql+psycopg:", "postgresql:")
+        self._url = driver_url(url)
         self._heard = heard
         self._changed: dict[str, None] = {}
         self._waiting = asyncio.Event()

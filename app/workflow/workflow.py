@@ -137,7 +137,9 @@ class Workflow:
         self.run_id, self.session_id, self.user_id = run_id, session_id, user_id
         self.input, self.session_state = input, state
 
-    def _run_from_script(self, body: Callable[..., Any], **arguments: Any) -> Any:
+    def _run_from_script(self, body: Callable[..., Any], *positional: Any, **arguments: Any) -> Any:
+        if positional:
+            raise TypeError(f"{type(self).__name__}.run() takes keyword arguments only, as in run(topic=…)")
         storage = getattr(self, "storage", None)
         if storage is not None:
             return storage.run(self, arguments)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ async def test_the_same_key_gives_the_same_stream(database_url: str) -> None:
 @pytest.mark.parametrize("session_id", [None, "s"])
 async def test_requests_with_one_key_at_the_same_time_are_one_run(database_url: str, session_id: str | None) -> None:
     async with running(database_url, Echo) as client:
-        body = {"input": {}} | ({} if session_id is None else {"session_id": session_id})
+        body: dict[str, Any] = {"input": {}} | ({} if session_id is None else {"session_id": session_id})
         answers = await asyncio.gather(
             *(client.post("/workflows/echo/runs", json=body, headers=KEY) for _ in range(20))
         )

@@ -19,7 +19,6 @@ async def test_a_path_that_is_none_is_a_problem(sqlite_url: str) -> None:
             "/sessions/a/b",
             "/docs/assets/none.js",
             "/%2e%2e/x",
-            "//runs",
         ):
             problem_of(await client.get(path), 404, "not_found")
 

@@ -41,7 +41,7 @@ async def test_a_killed_server_leaves_no_run_running_for_ever(database_url: str)
 
         async def not_stuck() -> bool:
             run = (await client.get(f"/runs/{endless['run_id']}")).json()
-            return run["status"] == "failed" or run["attempt"] > 1
+            return bool(run["status"] == "failed" or run["attempt"] > 1)
 
         await until(not_stuck, seconds=15)
         assert (await page(endless["run_id"]))[: len(seen)] == seen

@@ -90,6 +90,27 @@ async def test_a_client_that_waits_does_not_hold_the_server_up(sqlite_url: str) 
         assert answer.status_code in {202, 503}
 
 
+async def test_a_stopping_server_takes_no_new_run(database_url: str) -> None:
+    async with server_process(database_url, Brief, drain_seconds=10) as server:
+        going = await server.client.start("brief", {"session_id": "s"}, seconds=1.5)
+        server.terminate()
+        late = []
+        for _ in range(20):
+            try:
+                answer = await server.client.post("/workflows/brief/runs", json={"input": {"seconds": 0}})
+            except httpx.TransportError:
+                continue  # the door is closed
+            if answer.status_code == 503:
+                assert int(answer.headers["retry-after"]) >= 1
+            else:
+                late.append(answer.json()["run_id"])  # it came before the signal did
+            await asyncio.sleep(0.02)
+        assert await server.exited(15) == 0
+    async with server_process(database_url, Brief) as server:
+        for run_id in [going["run_id"], *late]:
+            assert (await server.client.ended(run_id))["status"] == "completed"
+
+
 async def test_runs_that_end_within_the_drain_are_waited_for(database_url: str) -> None:
     async with running(database_url, Brief, drain_seconds=10) as client:
         run = await client.start("brief", {"session_id": "s"})

@@ -188,8 +188,9 @@ async def test_arguments_arrive_as_their_annotations_want_them(sqlite_url: str) 
 )
 async def test_a_body_that_is_not_right_starts_nothing(sqlite_url: str, body: Any) -> None:
     async with running(sqlite_url, Echo) as client:
-        sent = {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}}
-        problem = problem_of(await client.post("/workflows/echo/runs", **sent), 422)
+        headers = {"Content-Type": "application/json"}
+        answer = await client.post("/workflows/echo/runs", content=json.dumps(body), headers=headers)
+        problem = problem_of(answer, 422)
         assert problem["errors"]
         assert (await client.get("/runs")).json()["items"] == []
 
@@ -289,7 +290,14 @@ async def test_the_state_of_a_request_that_must_wait_is_applied_when_it_starts(d
 
 
 async def test_numbers_and_texts_arrive_as_they_were_sent(database_url: str) -> None:
-    given = {"first": 1, "big": 2**64 - 1, "small": -(2**63), "half": 0.5, "text": "\u2028 \U0001f600 \x7f", "no": None}
+    given: dict[str, Any] = {
+        "first": 1,
+        "big": 2**64 - 1,
+        "small": -(2**63),
+        "half": 0.5,
+        "text": "\u2028 \U0001f600 \x7f",
+        "no": None,
+    }
     async with running(database_url, Anything) as client:
         run = await client.finish("anything", **given)
         assert run["input"] == given

@@ -27,7 +27,7 @@ class BlogPostGenerator(Workflow):
         to: Address | None = None,
         tone: Literal["dry", "warm"] = "dry",
         length: Annotated[int, Field(ge=1, le=9)] = 3,
-        anything=None,
+        anything: Any = None,
     ) -> Iterator[RunResponse]:
         yield RunResponse(content=topic)
 

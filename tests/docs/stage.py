@@ -40,12 +40,17 @@ class Stage:
             "TERM": "dumb",
         }
 
-    def perform(self, block: Block) -> None:
-        """Run one block; raises AssertionError when it does not do what the document says."""
+    def put(self, block: Block) -> None:
+        """Write the file that a block is."""
         file = block.option("file")
         if file is not None:
             (self._folder / file).write_text(self._here(block.text))
-        elif block.language == "python":
+
+    def perform(self, block: Block) -> None:
+        """Run one block; raises AssertionError when it does not do what the document says."""
+        if block.option("file") is not None:
+            return
+        if block.language == "python":
             self._succeed(["python", "-c", self._here(block.text)], block)
         elif block.language == "sh":
             self._succeed(["bash", "-euo", "pipefail", "-c", self._bindings.fill(self._here(block.text))], block)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def test_examples_do_what_the_document_says(document: Path, tmp_path: Path) -> N
     if shutil.which("curl") is None:
         pytest.skip("NO CURL: the documents' examples go untested")
     with stage(tmp_path) as opened:
+        for block in blocks_of(document):
+            opened.put(block)  # files first: one server serves them all
         for block in filter(runs, blocks_of(document)):
             opened.perform(block)
 
@@ -49,13 +52,29 @@ def test_data_can_be_read(document: Path) -> None:
             tomllib.loads(block.text)
 
 
+@pytest.mark.node
+@pytest.mark.parametrize(
+    "document", [d for d in DOCUMENTS if any(b.language == "html" for b in blocks_of(d))], ids=name_of
+)
+def test_scripts_of_pages_can_be_read(document: Path, tmp_path: Path) -> None:
+    if (node := shutil.which("node")) is None:
+        pytest.skip("NO NODE: scripts of pages go unread")
+    pages = "".join(block.text for block in blocks_of(document) if block.language == "html")
+    scripts = re.findall(r"<script type=.module.>(.*?)</script>", pages, re.DOTALL)
+    assert scripts
+    for number, script in enumerate(scripts):
+        file = tmp_path / f"{number}.mjs"
+        file.write_text(script)
+        checked = subprocess.run([node, "--check", file], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stderr
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_every_file_of_an_example_is_used(document: Path) -> None:
     blocks = blocks_of(document)
-    for number, block in enumerate(blocks):
-        if (file := block.option("file")) is not None:
-            commands = "".join(later.text for later in blocks[number:] if runs(later) and later.language == "console")
-            assert re.search(rf"\b{Path(file).stem}\b", commands), f"nothing is done with {file}"
+    commands = "".join(block.text for block in blocks if runs(block) and block.language == "console")
+    for file in filter(None, (block.option("file") for block in blocks)):
+        assert re.search(rf"\b{Path(file).stem}\b", commands), f"nothing is done with {file}"
 
 
 def test_the_documents_have_examples() -> None:

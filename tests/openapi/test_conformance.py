@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings, strategies
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -77,6 +78,7 @@ def conform(document: Any, base_url: str, known: dict[str, list[str]], mode: Gen
     schema = schemathesis.openapi.from_dict(document)
     failures = []
     for found in schema.get_all_operations():
+        assert isinstance(found, Ok)
         operation = found.ok()
         requests.post(
             f"{base_url}/sessions", json={"workflow": "hello", "session_id": "s"}, timeout=20

@@ -23,7 +23,7 @@ class Counter(Workflow):
         Counter.at_work += 1
         Counter.order.append(number)
         assert Counter.at_work == 1, "two runs of one session at once"
-        count = self.session_state.get("count", 0)
+        count: int = self.session_state.get("count", 0)
         assert len([key for key in self.session_state if key.startswith("key")]) == count
         await asyncio.sleep(0.0005)
         self.session_state[f"key{number}"] = number

@@ -51,7 +51,8 @@ def test_pages_are_the_list_in_pieces(rows: list[int], limit: int) -> None:
 
 @given(
     strategies.recursive(
-        strategies.none() | strategies.booleans() | strategies.floats(allow_nan=False) | TEXTS, strategies.lists
+        strategies.none() | strategies.booleans() | strategies.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+        strategies.lists,
     )
 )
 def test_no_forged_position_is_taken_for_another_type(position: Any) -> None:

@@ -1,6 +1,7 @@
 """A proxy that breaks connections where a test wants it, and serves a page of the test's own beside the server."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,9 +9,10 @@ import httpx
 
 
 class CuttingProxy:
-    """Forwards to a server; each connection that follows events is reset after its number of bytes, as long as there are.
+    """Forwards to a server, one request for each connection; those that follow events are reset after so many bytes.
 
-    `GET /page` is the page, `POST /report` is what the page has to say.
+    `cuts` are their numbers of bytes; when they are used up, nothing is cut any more. `GET /page` is the page,
+    `POST /report` is what the page has to say.
     """
 
     def __init__(self, server: httpx.URL, cuts: list[int], page: str) -> None:
@@ -42,7 +44,7 @@ class CuttingProxy:
         follows = b"/events" in head.split(b"\r\n", 1)[0]
         self.connections += follows
         left = self.cuts.pop(0) if follows and self.cuts else None
-        sink.write(head)
+        sink.write(re.sub(rb"(?i)\r\nconnection:[^\r]*", b"", head)[:-2] + b"Connection: close\r\n\r\n")
         sending = asyncio.create_task(_pipe(reader, sink))
         try:
             while chunk := await upstream.read(65536):
