@@ -1,6 +1,6 @@
 """How migrations run: on the connection that is given, or on the database of the settings; one process at a time."""
 
-from typing import Any
+from typing import Any, Literal
 
 from alembic import context
 from sqlalchemy import Connection, create_engine, text
@@ -14,7 +14,7 @@ LOCK = 7_235_011_469
 """The advisory lock that lets one process migrate at a time; any number that nobody else uses."""
 
 
-def render_item(kind: str, item: Any, _context: Any) -> str | bool:
+def render_item(kind: str, item: Any, _context: Any) -> str | Literal[False]:
     """Write column types of ours and SQLModel's as what they are in the database."""
     if kind == "type" and isinstance(item, Instant):
         return "sa.DateTime(timezone=True)"

@@ -93,7 +93,7 @@ class Millstream:
         with hold_database(settings):
             if settings.embedded:
                 await asyncio.to_thread(bring_to_head, settings.database_url)
-            database = open_database(settings.database_url)
+            database = open_database(settings.database_url, lease_seconds=settings.lease_seconds)
             try:
                 await refuse_unless_at_head(database)
                 states = States(max_state_bytes=settings.max_state_bytes, cache_bytes=settings.state_cache_bytes)

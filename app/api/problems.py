@@ -84,7 +84,7 @@ async def _of_framework(request: Request, error: Exception) -> Response:
     }
     headers = dict(error.headers or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["allow"] = ", ".join(_methods_of(request))
+        headers["Allow"] = ", ".join(_methods_of(request))
     return problem(status, code, details.get(status, str(error.detail)), headers=headers)
 
 

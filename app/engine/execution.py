@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from app import clock
 from app.engine.bodies import AsyncBody, Body, SyncBody
@@ -30,6 +30,8 @@ from app.workflow.workflow import Workflow
 logger = logging.getLogger(__name__)
 
 DATABASE_RETRY_SECONDS = 0.5
+
+Result = TypeVar("Result")
 
 
 class StopReason(StrEnum):
@@ -182,7 +184,7 @@ class Execution:
                 transaction, appender, self._states, session, self._run.run_id, change, clock.now(), number=number
             )
 
-        await self._log.commit(work)
+        await self._commit(work)
 
     async def _document(self) -> StateDocument:
         """The state at the end. Encoding a large one is left to a thread where the author's code ran in one."""
@@ -198,12 +200,15 @@ class Execution:
         def work(transaction: Transaction, appender: Appender) -> RunStatus:
             return end_run(transaction, appender, self._states, self._engine, self._run, outcome, clock.now())
 
-        while True:
-            try:
-                status = await self._log.commit(work)
-                break
-            except Unavailable:
-                logger.warning("end_not_written, trying again", extra={"run_id": self._run.run_id})
-                await asyncio.sleep(DATABASE_RETRY_SECONDS)
+        status = await self._commit(work)
         self._metrics.runs_finished.labels(self._run.workflow, status.value).inc()
         self._log.fail(Fenced(self._run.run_id))  # whatever an abandoned thread still says is not heard
+
+    async def _commit(self, work: Callable[[Transaction, Appender], Result]) -> Result:
+        """Write, as soon as the database lets us: neither a save nor an end is lost because it was away."""
+        while True:
+            try:
+                return await self._log.commit(work)
+            except Unavailable:
+                logger.warning("not_written, trying again", extra={"run_id": self._run.run_id})
+                await asyncio.sleep(DATABASE_RETRY_SECONDS)

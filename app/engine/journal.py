@@ -105,6 +105,10 @@ class Journal:
         await self._log.flush()
         return time.monotonic()
 
+    async def hold(self) -> None:
+        """Make sure that the run is still ours, before a step is tried again. Raises Fenced."""
+        await self._log.commit(lambda _transaction, _appender: None)
+
     async def complete(self, step: str, name: str, begun: float, result: bytes) -> None:
         """Commit the result of a step."""
         seconds = round(time.monotonic() - begun, 6)

@@ -24,8 +24,8 @@ class LiveLog:
     def __init__(self) -> None:
         self.readers = 0
         self.holders = 0
-        self.writing = False
-        """Whether this process executes the run: then nobody else writes for it."""
+        self.writers = 0
+        """Executions of the run in this process: where there is one, nobody else writes for it."""
         self.ended = False
         self._frames: list[bytes] = []
         self._next = 0
@@ -137,7 +137,7 @@ class LiveLogs:
 
     def heard(self, run_id: str) -> None:
         """The run has news, from this process or another."""
-        if (log := self._logs.get(run_id)) is not None and not log.writing:
+        if (log := self._logs.get(run_id)) is not None and not log.writers:
             log.heard()
 
 

@@ -6,7 +6,6 @@ late, twice or never can cost time, but no event: the claim decides, and what th
 
 import asyncio
 import logging
-from contextlib import suppress
 
 from procrastinate import App, PsycopgConnector
 
@@ -120,8 +119,10 @@ class ProcrastinateEngine:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self._settings.lease_seconds / HEARTBEATS_PER_LEASE)
-            with suppress(Unavailable):
+            try:
                 await self._database.write(lambda transaction: workers.beat(transaction, self._worker.worker_id))
+            except Exception:  # a heart that stops beating for good loses every run
+                logger.warning("heartbeat_failed", exc_info=True)
 
     async def _watch(self) -> None:
         """Find what no living worker will: runs of the dead, and ready runs whose job was lost."""
@@ -131,6 +132,8 @@ class ProcrastinateEngine:
                 await self._database.write(self._recover)
             except Unavailable:
                 logger.warning("database_unavailable")
+            except Exception:
+                logger.exception("watch_failed")
 
     def _recover(self, transaction: Transaction) -> None:
         lease = self._settings.lease_seconds

@@ -78,6 +78,7 @@ class AsyncRuntime:
                         self._journal.fail(call.name, error)
                         raise
                     await asyncio.sleep(call.backoff_seconds * 2**retry)
+                    await self._journal.hold()
             await self._journal.complete(step, call.name, begun, result)
         return from_log(call.function, result)
 
@@ -155,7 +156,7 @@ class SyncRuntime:
                         self._journal.fail(call.name, error)
                         raise
                     self._stop.wait(call.backoff_seconds * 2**retry)
-                    self.check()
+                    self.on_loop(self._journal.hold())
         self.on_loop(self._journal.complete(step, call.name, begun, result))
         return from_log(call.function, result)
 

@@ -140,15 +140,16 @@ class Worker:
                 grace_seconds=self._settings.cancel_grace_seconds,
             )
             self._executions[run.run_id] = execution
-            live.writing = True
+            live.writers += 1
             self._metrics.runs_live.inc()
             try:
                 await execution.run()
             except Fenced:
                 logger.warning("run_lost", extra={"run_id": run.run_id})
             finally:
-                live.writing = False
-                del self._executions[run.run_id]
+                live.writers -= 1
+                if self._executions.get(run.run_id) is execution:  # not that of a later claim of the same run
+                    del self._executions[run.run_id]
                 self._metrics.runs_live.dec()
 
     def _claim(self, transaction: Transaction, run: RunRow) -> Claim | None:
@@ -182,6 +183,9 @@ class Worker:
                 cancels = await self._database.write(self._tick)
             except Unavailable:
                 logger.warning("database_unavailable")
+                continue
+            except Exception:  # whatever it was, the next look may go better, and nobody else looks for this worker
+                logger.exception("look_around_failed")
                 continue
             for run in cancels:
                 self.stop(run.run_id, StopReason.cancelled)

@@ -28,7 +28,7 @@ async def _import(settings: Settings, file: Path, table: str | None, workflow: s
     with hold_database(settings):
         if settings.embedded:
             await asyncio.to_thread(bring_to_head, settings.database_url)
-        database = open_database(settings.database_url)
+        database = open_database(settings.database_url, lease_seconds=settings.lease_seconds)
         try:
             await refuse_unless_at_head(database)
             imports = Imports(

@@ -77,7 +77,7 @@ async def open_parts(settings: Settings, file: Path, *, given_up: Callable[[], b
 
 @asynccontextmanager
 async def _opened(settings: Settings, file: Path) -> AsyncIterator[Parts]:
-    database = open_database(settings.database_url)
+    database = open_database(settings.database_url, lease_seconds=settings.lease_seconds)
     try:
         await _bring_to_head(database, settings, file)
         metrics = Metrics()

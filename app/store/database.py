@@ -59,10 +59,15 @@ class Database(Protocol):
         """Give up all connections."""
 
 
-def open_database(url: str, *, pool_size: int = 10) -> Database:
-    """The database of a URL: `sqlite:///file` or `postgresql://…`; raises ConfigurationError for another."""
+def open_database(url: str, *, lease_seconds: float, pool_size: int = 10) -> Database:
+    """The database of a URL: `sqlite:///file` or `postgresql://…`; raises ConfigurationError for another.
+
+    On Postgres, a process that falls silent in a transaction loses it, and its locks, after the lease.
+    """
     check_url(url)
-    return SqliteDatabase(url) if url.startswith("sqlite:") else PostgresDatabase(url, pool_size=pool_size)
+    if url.startswith("sqlite:"):
+        return SqliteDatabase(url)
+    return PostgresDatabase(url, pool_size=pool_size, silence_milliseconds=max(1, int(lease_seconds * 1000)))
 
 
 def check_url(url: str) -> None:
@@ -149,10 +154,18 @@ class SqliteDatabase:
 class PostgresDatabase:
     """A Postgres that any number of processes share."""
 
-    def __init__(self, url: str, *, pool_size: int) -> None:
+    def __init__(self, url: str, *, pool_size: int, silence_milliseconds: int) -> None:
+        options = {
+            # A process that is stopped, or a machine that is gone, must not keep others from its rows.
+            "options": f"-c idle_in_transaction_session_timeout={silence_milliseconds}",
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": silence_milliseconds,
+        }
         try:
             self._engine = create_async_engine(
-                sync_url(url), pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=False
+                sync_url(url), pool_size=pool_size, max_overflow=pool_size, connect_args=options
             )
         except ModuleNotFoundError:
             raise ConfigurationError("Postgres needs the extra: pip install 'millstream[postgres]'") from None

@@ -62,10 +62,15 @@ _CANCELS = select(_runs).where(
     _runs.c.worker_id == bindparam("worker"),
     _runs.c.cancel_requested_at.is_not(None),
 )
-_OVERDUE = select(_runs).where(
-    _runs.c.tenant_id == bindparam("tenant"),
-    _runs.c.status == RunStatus.paused.value,
-    _runs.c.paused_until <= bindparam("at", type_=_runs.c.paused_until.type),
+# Several processes look; each takes what no other is just taking.
+_OVERDUE = (
+    select(_runs)
+    .where(
+        _runs.c.tenant_id == bindparam("tenant"),
+        _runs.c.status == RunStatus.paused.value,
+        _runs.c.paused_until <= bindparam("at", type_=_runs.c.paused_until.type),
+    )
+    .with_for_update(key_share=True, skip_locked=True)
 )
 _SET_BASE = update(_runs).where(_KEY).values(base_revision=bindparam("base"))
 _FENCE = (

@@ -13,7 +13,7 @@ from tests.conformance.calls import read_calls
 from tests.conformance.checks import World, check, read_logs, read_runs, takeover_seconds
 from tests.conformance.faults import Faults
 from tests.conformance.load import Load
-from tests.support.cluster import Cluster, cluster
+from tests.support.cluster import ROOT, Cluster, cluster
 from tests.support.server import Client
 from tests.support.tables import query
 
@@ -105,9 +105,11 @@ def _leftovers(members: Cluster) -> Iterator[str]:
 
 
 def _first_trouble(said: str) -> str:
+    """Of the first traceback, the frames of ours and the errors."""
     lines = said.splitlines()
     first = next(place for place, line in enumerate(lines) if "task_died" in line or "Traceback" in line)
-    return "\n    ".join(lines[max(0, first - 2) : first + 60])
+    telling = [line for line in lines[first : first + 120] if f"{ROOT}/app/" in line or not line.startswith(" ")]
+    return "\n      ".join(telling[:24])
 
 
 def _figures(world: World, takeovers: list[float], prompt: list[float]) -> dict[str, Any]:

@@ -144,6 +144,16 @@ class Cluster:
         """Those that execute runs: the workers, or the one server where there are none."""
         return self.workers or self.servers
 
+    async def whole(self) -> None:
+        """Start whatever does not run."""
+        fallen = [member for member in self.members if member.process is None or member.process.poll() is not None]
+        for member in fallen:
+            member.begin()
+        for member in self.members:
+            if not member.up:
+                member.thaw()
+        await asyncio.gather(*(member.ready() for member in fallen))
+
     def client(self, server: int = 0) -> Client:
         """A client of one of the servers."""
         return Client(base_url=self.servers[server].url, timeout=30)
@@ -155,7 +165,7 @@ async def cluster(
 ) -> AsyncIterator[Cluster]:
     """On Postgres so many `serve --no-worker` and `worker`; on SQLite the one `serve` that there can be.
 
-    Workflows are classes at the top level of test modules, or names of modules.
+    Without workers, the servers execute runs too. Workflows are classes at the top level of test modules, or names of modules.
     """
     chosen = {"drain_seconds": 0, "cancel_grace_seconds": 1, "shipped_workflows": False, "log_level": "warning"}
     chosen |= {"database_url": database_url, "workflows": ",".join(map(_target, workflows))}
@@ -163,7 +173,8 @@ async def cluster(
     if database_url.startswith("sqlite"):
         members = Cluster(database_url, [_server("serve", [], environment)], [])
     else:
-        serving = [_server(f"serve {number}", ["--no-worker"], environment) for number in range(servers)]
+        options = ["--no-worker"] if workers else []
+        serving = [_server(f"serve {number}", options, environment) for number in range(servers)]
         working = [Member(f"worker {number}", ["worker"], environment, None) for number in range(workers)]
         members = Cluster(database_url, serving, working)
     try:

@@ -31,7 +31,8 @@ class Client(httpx.AsyncClient):
         """Start a run; its resource. `_options` are members of the body beside `input`."""
         answer = await self.post(f"/workflows/{workflow}/runs", json={"input": input} | (_options or {}))
         assert answer.status_code == 202, answer.text
-        return answer.json()
+        run: dict[str, Any] = answer.json()
+        return run
 
     async def finish(self, workflow: str, _options: dict[str, Any] | None = None, **input: Any) -> dict[str, Any]:
         """Start a run and wait for its end; its resource."""
@@ -42,7 +43,7 @@ class Client(httpx.AsyncClient):
         """The run, once it has ended."""
         async with asyncio.timeout(seconds):
             while True:
-                run = (await self.get(f"/runs/{run_id}")).json()
+                run: dict[str, Any] = (await self.get(f"/runs/{run_id}")).json()
                 if run["finished_at"] is not None:
                     return run
                 await asyncio.sleep(0.01)
