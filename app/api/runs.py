@@ -163,7 +163,7 @@ async def _cancelling(
         async with aclosing(frames):
             async for chunk in frames:
                 yield chunk
-        left = service.runs.closing
+        left = False  # it has all there was, or this process sends its readers away
     finally:
         if left:
             # In a task of its own: this one is being cancelled.

@@ -9,7 +9,6 @@ again. Where the log says nothing, or something else, the run goes live; what it
 """
 
 import contextvars
-import hashlib
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from app.engine.writer import RunLog
 from app.errors import MillstreamError
 from app.store.events import LoggedEvent
 from app.wire.events import server_event
-from app.workflow.encoding import decode, encode
+from app.workflow.encoding import decode, fingerprint
 from app.workflow.response import ServerEvent
 
 PARENT: contextvars.ContextVar[str] = contextvars.ContextVar("millstream_step", default="")
@@ -75,7 +74,7 @@ class Journal:
         It is made of the step around it, the name, the arguments, and how often just this was called before.
         """
         try:
-            digest = hashlib.sha256(encode(arguments)).hexdigest()[:12]
+            digest = fingerprint(arguments)[:12]
         except MillstreamError:  # what JSON cannot hold tells calls apart by their order alone
             digest = "-"
         parent = PARENT.get()

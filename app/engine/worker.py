@@ -14,7 +14,7 @@ from app.engine.claims import Claim, claim_run
 from app.engine.endings import failed
 from app.engine.execution import Execution, StopReason
 from app.engine.live import LiveLogs
-from app.engine.recovery import continue_run, end_idle_run, make_ready
+from app.engine.recovery import continue_run, end_idle_run, make_ready, recover_run
 from app.engine.seam import Engine
 from app.engine.states import States
 from app.engine.writer import EventWriter, Fenced, RunLog
@@ -26,6 +26,7 @@ from app.store.database import Database, Transaction
 from app.store.tables import DEFAULT_TENANT, RunRow, WorkerRow
 from app.workflow.encoding import decode
 from app.workflow.registry import Registry
+from app.workflow.status import RunStatus
 
 logger = logging.getLogger(__name__)
 
@@ -146,11 +147,31 @@ class Worker:
                 await execution.run()
             except Fenced:
                 logger.warning("run_lost", extra={"run_id": run.run_id})
+                await self._let_go(claim.run)
+            except Exception:
+                logger.exception("execution_broken", extra={"run_id": run.run_id})
+                await self._let_go(claim.run)
             finally:
                 live.writers -= 1
                 if self._executions.get(run.run_id) is execution:  # not that of a later claim of the same run
                     del self._executions[run.run_id]
                 self._metrics.runs_live.dec()
+
+    async def _let_go(self, run: RunRow) -> None:
+        """Have a run that this process cannot go on with recovered, unless another has it already."""
+
+        def work(transaction: Transaction) -> None:
+            row = runs.lock_run(transaction, run.tenant_id, run.run_id)
+            if row is not None and row.status == RunStatus.running and row.attempt == run.attempt:
+                recover_run(transaction, self._engine, self._states, self._live, row)
+
+        while not self.draining:
+            try:
+                await self._database.write(work)
+            except Unavailable:
+                await asyncio.sleep(TICK_SECONDS)
+            else:
+                return
 
     def _claim(self, transaction: Transaction, run: RunRow) -> Claim | None:
         return claim_run(
@@ -172,7 +193,7 @@ class Worker:
         """What a drain could not wait for becomes ready; a death it is not."""
         for run_id in left:
             run = runs.lock_run(transaction, DEFAULT_TENANT, run_id)
-            if run is not None and run.worker_id == self.worker_id and run.status == "running":
+            if run is not None and run.worker_id == self.worker_id and run.status == RunStatus.running:
                 make_ready(transaction, self._engine, run, recoveries=run.recoveries)
         workers.delete_worker(transaction, self.worker_id)
 

@@ -239,6 +239,8 @@ class EventWriter:
     async def _write_batch(self) -> None:
         """One commit for the logs that nobody else is writing just now; those wake us when they are done."""
         batch = await self._take_batch()
+        if not batch:
+            return
         try:
             with self.metrics.commit_seconds.time():
                 lost = await self.database.write(lambda transaction: _append(transaction, batch))
@@ -248,11 +250,11 @@ class EventWriter:
                 part.log.writing.release()
                 self.wake(part.log)
             raise
-        except Exception as error:
-            logger.exception("events_lost", extra={"run_ids": [part.log.run_id for part in batch]})
+        except Exception:  # a commit whose answer was lost, say: what is in the log now, only a replay can tell
+            logger.exception("events_not_written", extra={"run_ids": [part.log.run_id for part in batch]})
             for part in batch:
                 part.log.writing.release()
-                part.log.fail(error)
+                part.log.fail(Fenced(part.log.run_id))
             return
         for part in batch:
             part.log.writing.release()

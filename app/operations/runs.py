@@ -1,7 +1,6 @@
 """What callers may ask of runs."""
 
 import asyncio
-import hashlib
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -24,7 +23,7 @@ from app.store import idempotency, runs, sessions
 from app.store.database import Database, Transaction
 from app.store.tables import IdempotencyRow, RunRow, SessionRow
 from app.wire.events import server_event
-from app.workflow.encoding import decode, encode
+from app.workflow.encoding import decode, encode, fingerprint
 from app.workflow.inputs import check_answer
 from app.workflow.registry import Registry
 from app.workflow.response import ServerEvent
@@ -52,9 +51,8 @@ class RunRequest:
     timeout_seconds: float | None = None
 
     def digest(self) -> str:
-        """The same for the same request."""
-        members = {name: getattr(self, name) for name in self.__slots__}
-        return hashlib.sha256(encode(members)).hexdigest()
+        """The same for the same request, in whatever order its members came."""
+        return fingerprint({name: getattr(self, name) for name in self.__slots__})
 
 
 class Runs:
@@ -75,11 +73,6 @@ class Runs:
         self._key_lifetime = key_lifetime
         self._database, self._registry, self._engine = database, registry, engine
         self._states, self._live, self._metrics = states, live, metrics
-
-    @property
-    def closing(self) -> bool:
-        """Whether readers are being sent away."""
-        return self._live.closed
 
     async def start(self, caller: Caller, request: RunRequest, *, idempotency_key: str | None = None) -> dict[str, Any]:
         """Accept a run: on disk when this returns, and begun if its session is free.

@@ -6,18 +6,21 @@ integers that became floats), takes the slow path, which either makes it plain J
 
 import dataclasses
 import enum
+import hashlib
 import json
 import math
 import re
 from collections.abc import Mapping
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel
-from pydantic_core import to_json
+from pydantic import AnyUrl, BaseModel
+from pydantic_core import to_json, to_jsonable_python
 
 from app.errors import Malformed, Unencodable
 
@@ -50,6 +53,11 @@ def encode(value: Any) -> bytes:
 def decode(encoded: bytes | str) -> Any:
     """The value of JSON that `encode` wrote."""
     return orjson.loads(encoded)
+
+
+def fingerprint(value: Any) -> str:
+    """A digest that equal JSON values have in common, whatever the order of their keys. Raises Unencodable."""
+    return hashlib.sha256(orjson.dumps(decode(encode(value)), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def parse(body: bytes) -> Any:
@@ -142,6 +150,8 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, datetime | date | time):
         return value.isoformat()
+    if isinstance(value, timedelta | PurePath | AnyUrl | IPv4Address | IPv6Address):
+        return to_jsonable_python(value)
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, Mapping):

@@ -115,7 +115,9 @@ def _merge(base: Any, mine: Any, theirs: Any, path: str, conflicts: list[str]) -
     if same(theirs, base) or same(mine, theirs):
         return mine
     if isinstance(mine, dict) and isinstance(theirs, dict):
-        return _merge_objects(base if isinstance(base, dict) else {}, mine, theirs, path, conflicts)
+        common: Any = {} if base is MISSING else base
+        if isinstance(common, dict):
+            return _merge_objects(common, mine, theirs, path, conflicts)
     if isinstance(base, list) and isinstance(mine, list) and isinstance(theirs, list):
         return _merge_lists(base, mine, theirs, path, conflicts)
     conflicts.append(path)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from app import RunResponse, Workflow
+from app.engine.live import LiveLog
 from tests.support.processes import server_process
 from tests.support.server import read_sse, running
 from tests.support.waiting import until
@@ -122,3 +123,16 @@ async def test_a_slow_reader_gets_everything(database_url: str) -> None:
                 if len(seen) % 20 == 0:
                     await asyncio.sleep(0.005)
         assert seen == list(range(1, 403))
+
+
+def test_what_a_run_keeps_for_its_readers_is_bounded() -> None:
+    log, text = LiveLog(), b"x" * SIZE
+    log.readers = 1
+    for number in range(1, EVENTS + 1):
+        log.publish(number, [("RunResponse", text)])
+    first = next(cursor for cursor in range(EVENTS) if log.after(cursor, limit=EVENTS) is not None)
+    cursor, kept = first, 0
+    while frames := log.after(cursor, limit=EVENTS):
+        cursor, kept = cursor + len(frames), kept + sum(map(len, frames))
+    assert cursor == EVENTS
+    assert 0 < kept < 2_000_000
