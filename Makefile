@@ -21,7 +21,7 @@ serve: $(READY)
 	$(BIN)/millstream serve
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto
 
 check: $(READY)
 	$(BIN)/ruff format --check .

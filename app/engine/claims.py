@@ -45,10 +45,10 @@ def claim_run(
     session = sessions.lock_session(transaction, tenant, run.session_id)
     if session is None:
         return None
-    if run.base_revision is None:
+    if run.attempt == 1:
         return _begin(transaction, states, live, run, session)
     history = _history(transaction, run)
-    base = states.at(transaction, session, run.base_revision)
+    base = states.at(transaction, session, run.base_revision or 0)
     return Claim(run=run, base=base, history=history, last_sequence=history[-1].sequence)
 
 
@@ -62,7 +62,8 @@ def _begin(transaction: Transaction, states: States, live: LiveLogs, run: RunRow
             document = after
         except MillstreamError as error:
             refusal = failure_of(error)
-    runs.set_base_revision(transaction, run.tenant_id, run.run_id, session.revision)
+    if session.revision != run.base_revision:  # by the request's own state, or by a PATCH just before the lock
+        runs.set_base_revision(transaction, run.tenant_id, run.run_id, session.revision)
     appender = Appender.after(run, events.last_sequence(transaction, run.tenant_id, run.run_id))
     head = server_event(ServerEvent.workflow_started, input=decode(run.input), attempt=run.attempt)
     appender.append(ServerEvent.workflow_started, head, at=at)

@@ -132,7 +132,7 @@ def end_run(
         at=at,
     )
     if session.active_run_id == run.run_id:
-        next_turn(transaction, engine, session)
+        next_turn(transaction, engine, session, after=run)
     return outcome.status
 
 
@@ -150,9 +150,10 @@ def _append_finished(appender: Appender, outcome: Outcome, revision: int, at: da
     appender.ended = True
 
 
-def next_turn(transaction: Transaction, engine: Engine, session: SessionRow) -> None:
-    """Give the session's turn to the run that waits longest, if one waits."""
-    following = runs.next_queued_run(transaction, session.tenant_id, session.session_id)
+def next_turn(transaction: Transaction, engine: Engine, session: SessionRow, *, after: RunRow) -> None:
+    """Give the session's turn to the run that waits longest, if one waits: they all came after the one that had it."""
+    waiting = session.run_count > after.ordinal
+    following = runs.next_queued_run(transaction, session.tenant_id, session.session_id) if waiting else None
     active = None if following is None else following.run_id
     sessions.set_active_run(transaction, session.tenant_id, session.session_id, active)
     if following is not None:

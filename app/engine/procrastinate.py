@@ -75,13 +75,16 @@ class ProcrastinateEngine:
     async def drain(self) -> None:
         """Fetch nothing more, let runs end for the drain time, and make the others ready for other workers."""
         self._worker.draining = True
-        if self._fetching is not None:
-            self._fetching.cancel()
+        fetching = set() if self._fetching is None else {self._fetching}
+        for task in fetching:
+            task.cancel()  # the library fetches no more, and waits for the jobs that it has
         await self._worker.drain()
-        for task in [*self._services, *([self._fetching] if self._fetching else [])]:
+        if fetching:
+            await asyncio.wait(fetching, timeout=self._settings.cancel_grace_seconds)
+        remaining = fetching | set(self._services)
+        for task in remaining:
             task.cancel()
-        tasks = [*self._services, *([self._fetching] if self._fetching else [])]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*remaining, return_exceptions=True)
         await self._jobs.close_async()
 
     @property
@@ -100,8 +103,8 @@ class ProcrastinateEngine:
         await self._worker.work_on(run)
 
     async def _fetch(self) -> None:
-        """Take jobs until cancelled; a broken connection ends the library's worker, not ours."""
-        while True:
+        """Take jobs until the drain; a broken connection ends the library's worker, not ours."""
+        while not self._worker.draining:
             try:
                 await self._jobs.run_worker_async(
                     queues=[jobs.QUEUE],
@@ -114,7 +117,7 @@ class ProcrastinateEngine:
                 )
             except Exception:
                 logger.warning("fetching_stopped, starting again", exc_info=True)
-            await asyncio.sleep(RESTART_SECONDS)
+                await asyncio.sleep(RESTART_SECONDS)
 
     async def _beat(self) -> None:
         while True:

@@ -12,6 +12,11 @@ from app.workflow.status import RunStatus
 
 def run_resource(transaction: Transaction, row: RunRow) -> dict[str, Any]:
     """The run; see wire.runs.Run."""
+    return run_at(row, runs.queue_position(transaction, row) if row.status == RunStatus.queued else None)
+
+
+def run_at(row: RunRow, position: int | None) -> dict[str, Any]:
+    """The run, whose place in the queue is known."""
     return {
         "run_id": row.run_id,
         "workflow": row.workflow,
@@ -23,7 +28,7 @@ def run_resource(transaction: Transaction, row: RunRow) -> dict[str, Any]:
         "content_truncated": bool(row.content_truncated),
         "error": None if row.error is None else {"step": None, "event": None} | decode(row.error),
         "attempt": row.attempt,
-        "position": _position(transaction, row),
+        "position": position,
         "metadata": decode(row.annotations),
         "created_at": rfc3339(row.created_at),
         "started_at": None if row.started_at is None else rfc3339(row.started_at),
@@ -56,9 +61,3 @@ def revision_resource(row: RevisionRow) -> dict[str, Any]:
         "caller": row.caller,
         "patch": decode(row.patch),
     }
-
-
-def _position(transaction: Transaction, row: RunRow) -> int | None:
-    if row.status != RunStatus.queued:
-        return None
-    return runs.queue_position(transaction, row)

@@ -18,7 +18,7 @@ from app.errors import Conflict, Invalid, NotFound, Unavailable
 from app.metrics import Metrics
 from app.operations.caller import Caller
 from app.operations.cursors import cut_page, read_cursor, write_cursor
-from app.operations.resources import run_resource
+from app.operations.resources import run_at, run_resource
 from app.store import idempotency, runs, sessions
 from app.store.database import Database, Transaction
 from app.store.tables import IdempotencyRow, RunRow, SessionRow
@@ -96,8 +96,7 @@ class Runs:
                     return run_resource(transaction, known), None
             if self._engine.draining:
                 raise Unavailable("the server is stopping; start the run again in a moment", code="draining")
-            row, interrupted = self._accept(transaction, caller, request, run_id, at)
-            return run_resource(transaction, row), interrupted
+            return self._accept(transaction, caller, request, run_id, at)
 
         resource, interrupted = await self._database.write(work)
         if interrupted is not None:
@@ -218,10 +217,10 @@ class Runs:
 
     def _accept(
         self, transaction: Transaction, caller: Caller, request: RunRequest, run_id: str, at: datetime
-    ) -> tuple[RunRow, str | None]:
+    ) -> tuple[dict[str, Any], str | None]:
         """Write the run, and give it the session's turn if that is free; with it the live one that it interrupts."""
-        session = self._session_for(transaction, caller, request, at)
-        busy = session.active_run_id is not None
+        session = self._session_for(transaction, caller, request, run_id, at)
+        busy = session.active_run_id not in {None, run_id}
         if busy and request.on_busy == "reject":
             raise Conflict(
                 f"the session {session.session_id!r} is busy with run {session.active_run_id};"
@@ -237,7 +236,7 @@ class Runs:
             session_id=session.session_id,
             user_id=request.user_id if request.user_id is not None else session.user_id,
             status=RunStatus.queued.value,
-            ordinal=session.run_count + 1,
+            ordinal=session.run_count if session.active_run_id == run_id else session.run_count + 1,
             input=encode(request.input).decode(),
             annotations=encode(request.metadata).decode(),
             state_patch=None if request.session_state is None else encode(request.session_state).decode(),
@@ -246,20 +245,24 @@ class Runs:
             created_at=at,
         )
         runs.insert_run(transaction, row)
-        active = session.active_run_id if busy else row.run_id
-        sessions.accept_run(
-            transaction, caller.tenant, session.session_id, run_count=row.ordinal, active_run_id=active, at=at
-        )
+        if session.active_run_id != run_id:
+            active = session.active_run_id if busy else run_id
+            sessions.accept_run(
+                transaction, caller.tenant, session.session_id, run_count=row.ordinal, active_run_id=active, at=at
+            )
         transaction.after_commit(self._metrics.runs_started.labels(row.workflow).inc)
         transaction.after_commit(lambda: self._live.ring(session_key(row.session_id)))
         if not busy:
             self._engine.submit(transaction, row)
-            return row, None
-        self._announce_queued(transaction, row)
-        return row, session.active_run_id if request.on_busy == "interrupt" else None
+            return run_at(row, None), None
+        position = runs.queue_position(transaction, row)
+        self._announce_queued(transaction, row, position)
+        return run_at(row, position), session.active_run_id if request.on_busy == "interrupt" else None
 
-    def _session_for(self, transaction: Transaction, caller: Caller, request: RunRequest, at: datetime) -> SessionRow:
-        """The session, locked: the one named, made if it is new."""
+    def _session_for(
+        self, transaction: Transaction, caller: Caller, request: RunRequest, run_id: str, at: datetime
+    ) -> SessionRow:
+        """The session, locked: the one named, or a new one, which is the run's from the start."""
         if request.session_id is not None:
             known = sessions.lock_session(transaction, caller.tenant, request.session_id)
             if known is not None:
@@ -269,6 +272,8 @@ class Runs:
             session_id=request.session_id or clock.new_id(),
             workflow=request.workflow,
             user_id=request.user_id,
+            run_count=1,
+            active_run_id=run_id,
             created_at=at,
             updated_at=at,
         )
@@ -278,9 +283,9 @@ class Runs:
         assert known is not None  # the insert has just met it, and waited for its transaction
         return _checked_session(known, request.workflow)
 
-    def _announce_queued(self, transaction: Transaction, row: RunRow) -> None:
+    def _announce_queued(self, transaction: Transaction, row: RunRow, position: int | None) -> None:
         appender = Appender.after(row, 0)
-        head = server_event(ServerEvent.run_queued, position=runs.queue_position(transaction, row))
+        head = server_event(ServerEvent.run_queued, position=position)
         appender.append(ServerEvent.run_queued, head, at=row.created_at)
         publish(transaction, self._live, row, appender)
 

@@ -25,6 +25,12 @@ _CLAIM = (
         attempt=_runs.c.attempt + 1,
         worker_id=bindparam("worker"),
         started_at=func.coalesce(_runs.c.started_at, bindparam("at", type_=_runs.c.started_at.type)),
+        base_revision=func.coalesce(
+            _runs.c.base_revision,
+            select(_sessions.c.revision)
+            .where(_sessions.c.tenant_id == _runs.c.tenant_id, _sessions.c.session_id == _runs.c.session_id)
+            .scalar_subquery(),
+        ),
     )
     .returning(_runs)
 )

@@ -1,6 +1,6 @@
 """The load: callers that start runs, patch, cancel, answer and read along while processes come and go.
 
-A caller knows what it was told, and nothing else: what an answer promised is written down here, to be checked at the end.
+A caller knows what it was told, and nothing else: what an answer promised is written down here, and checked at the end.
 """
 
 import asyncio

@@ -13,5 +13,5 @@ from tests.conformance.trial import trial
 async def test_every_promise_holds_while_processes_die_and_sleep(database_url: str, tmp_path: Path, seed: int) -> None:
     verdict = await trial(database_url, tmp_path, seconds=12, seed=seed)
     report = "\n".join(verdict.lines())
-    print(report)  # noqa: T201  the figures, for whoever asks pytest for them
+    print(report)
     assert not verdict.wrong, report

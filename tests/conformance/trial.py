@@ -1,6 +1,5 @@
 """One trial: a cluster under load, faults for some time, peace until all has ended, and the verdict."""
 
-import asyncio
 import random
 import statistics
 from collections.abc import Iterator
@@ -95,21 +94,21 @@ async def _revisions(client: Client, session_id: str) -> list[dict[str, Any]]:
 
 
 def _leftovers(members: Cluster) -> Iterator[str]:
-    """Nothing is left over: no session with a turn, no job; nobody of ours has died in silence."""
+    """Nothing is left over, no session with a turn; and no process had an error to tell of."""
     taken = query(members.database_url, "SELECT session_id FROM sessions WHERE active_run_id IS NOT NULL")
     if taken:
         yield f"sessions whose turn is still taken: {taken[:5]}"
     for member in members.members:
-        if "task_died" in member.said() or "Traceback" in member.said():
-            yield f"{member.name} wrote: {_first_trouble(member.said())}"
+        lines = member.said().splitlines()
+        for place, line in enumerate(lines):
+            if line.split(" ")[1:2] == ["error"]:
+                yield f"{member.name} wrote: {_trouble(lines[place : place + 120])}"
 
 
-def _first_trouble(said: str) -> str:
-    """Of the first traceback, the frames of ours and the errors."""
-    lines = said.splitlines()
-    first = next(place for place, line in enumerate(lines) if "task_died" in line or "Traceback" in line)
-    telling = [line for line in lines[first : first + 120] if f"{ROOT}/app/" in line or not line.startswith(" ")]
-    return "\n      ".join(telling[:24])
+def _trouble(lines: list[str]) -> str:
+    """Of an error in a log, what it says and where in our code it comes from."""
+    telling = [line for line in lines if f"{ROOT}/app/" in line or not line.startswith(" ")]
+    return "\n      ".join(telling[:20])
 
 
 def _figures(world: World, takeovers: list[float], prompt: list[float]) -> dict[str, Any]:

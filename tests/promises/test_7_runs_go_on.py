@@ -1,5 +1,5 @@
-"""Promise 7: when a worker dies, its runs go on elsewhere within the lease plus two seconds; in one process, at the next
-start. A worker that was only asleep can write nothing once its run has moved on.
+"""Promise 7: when a worker dies, its runs go on elsewhere within the lease plus two seconds; in one process, at the
+next start. A worker that was only asleep can write nothing once its run has moved on.
 """
 
 import asyncio
@@ -9,12 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from app import RunResponse, Workflow
 from tests.conformance.calls import read_calls, recorded
 from tests.support import databases
 from tests.support.cluster import Cluster, Member, cluster
+from tests.support.finding import find
 from tests.support.following import logged
 from tests.support.server import Client, SseEvent
 from tests.support.tables import execute, query
@@ -74,6 +76,18 @@ class SyncTalking(Workflow):
         self.session_state["done"] = True
 
 
+class Saving(Workflow):
+    """Writes the state, again and again."""
+
+    async def run(self, ledger: str) -> AsyncIterator[RunResponse]:
+        with recorded(ledger, self.run_id, "begun"):
+            for number in range(40):
+                self.session_state["number"] = number
+                await self.write_to_storage()
+                yield RunResponse(content=f"{number} ")
+                await asyncio.sleep(0.05)
+
+
 class Asking(Workflow):
     """Waits for an answer; says None when nobody gives one in time."""
 
@@ -90,7 +104,7 @@ class Asking(Workflow):
             pass
 
 
-WORKFLOWS = (Steady, AsyncSteady, Talking, SyncTalking, Asking)
+WORKFLOWS = (Steady, AsyncSteady, Talking, SyncTalking, Saving, Asking)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +130,7 @@ async def owner_of(members: Cluster, run_id: str) -> Member:
         rows = await asyncio.to_thread(query, members.database_url, sql, run=run_id)
         return next((member for member in members.executors if rows and member.pid == rows[0]["process_id"]), None)
 
-    return await until(look)
+    return await find(look)
 
 
 async def called(ledger: Path, run_id: str, step: str) -> None:
@@ -135,7 +149,7 @@ async def status_is(client: Client, run_id: str, status: str) -> dict[str, Any]:
         run: dict[str, Any] = (await client.get(f"/runs/{run_id}")).json()
         return run if run["status"] == status else None
 
-    return await until(look)
+    return await find(look)
 
 
 def at(event: SseEvent) -> float:
@@ -247,6 +261,37 @@ async def test_a_worker_that_wakes_after_the_end_changes_nothing(members: Cluste
         assert await client.events(run_id) == events
         assert (await client.get(f"/runs/{run_id}")).json() == run
         assert (await client.get(f"/sessions/{run['session_id']}/state")).json() == state
+
+
+async def test_a_worker_that_falls_asleep_inside_a_transaction_keeps_nobody_out(
+    members: Cluster, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger"
+    async with members.client() as client, members.client(1) as other:
+        run_id = (await client.start("saving", {"session_id": "locked"}, ledger=str(ledger)))["run_id"]
+        await called(ledger, run_id, "begun")
+        sleeper = await owner_of(members, run_id)
+        with psycopg.connect(members.database_url) as connection:
+            connection.execute("SELECT * FROM sessions WHERE session_id = 'locked' FOR UPDATE")
+            await asyncio.sleep(0.3)  # by now its save has locked the run, and waits for the session
+            sleeper.freeze()
+            frozen_at = time.time()
+        patched = await other.patch("/sessions/locked/state", json={"patched": True})
+        assert patched.status_code == 200
+        assert time.time() - frozen_at < WITHIN, "the sleeper's lock on the session is taken from it"
+
+        async def recovered() -> bool:
+            return any(event["event"] == "RunRecovered" for event in await logged(client, run_id))
+
+        assert await until(recovered)
+        assert time.time() - frozen_at < WITHIN
+        sleeper.thaw()
+        run, events = await client.ended(run_id), await client.events(run_id)
+        state = (await client.get("/sessions/locked/state")).json()
+    assert (run["status"], run["attempt"]) == ("completed", 2), run["error"]
+    assert state == {"number": 39, "patched": True}
+    is_whole(events)
+    assert effective_text(events) == "".join(f"{number} " for number in range(40))
 
 
 async def test_an_accepted_run_whose_job_was_lost_is_found(members: Cluster, tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from app import RunResponse, Workflow
 from tests.conformance.calls import read_calls, recorded
 from tests.support import databases
 from tests.support.cluster import Cluster, cluster, run_command
+from tests.support.finding import find
 from tests.support.following import follow, logged
 from tests.support.problems import problem_of
 from tests.support.server import Client, running
@@ -109,7 +111,7 @@ async def event_of(client: Client, run_id: str, name: str) -> dict[str, Any]:
     async def look() -> dict[str, Any] | None:
         return next((event for event in await logged(client, run_id) if event["event"] == name), None)
 
-    return await until(look)
+    return await find(look)
 
 
 @pytest.mark.parametrize(("workflow", "within"), [("sleeper", 0.5), ("sync-sleeper", 1.0)])
@@ -204,7 +206,7 @@ async def _roll(url: str, ledger: Path) -> None:
         urls = [server.url for server in both.servers]
         readers: list[asyncio.Task[Any]] = []
         loading = asyncio.create_task(_keep_starting(urls, ledger, readers))
-        for server in both.servers:
+        for server in (both.servers[0], both.servers[-1]):
             await asyncio.sleep(0.7)
             server.terminate()
             assert await server.exited(10) == 0, server.said()
@@ -218,7 +220,7 @@ async def _roll(url: str, ledger: Path) -> None:
                 assert run["status"] == "completed", run["error"]
                 assert events == await client.events(run_id)
                 assert all(b.data["sequence"] == a.data["sequence"] + 1 for a, b in pairwise(events))
-    assert len(streams) > 5
+    assert len(streams) > 2 * len(urls)
     completed: set[tuple[str, str]] = set()
     for events in streams:
         steps = [event.data["name"] for event in events if event.event == "StepCompleted"]
@@ -236,10 +238,7 @@ async def _keep_starting(urls: list[str], ledger: Path, readers: list[asyncio.Ta
         try:
             async with Client(base_url=urls[number % len(urls)], timeout=5) as client:
                 answer = await client.post("/workflows/steps/runs", json=body, headers={"Idempotency-Key": f"{number}"})
-        except OSError:
-            continue
-        except Exception as error:
-            assert type(error).__module__.startswith("httpx"), error
+        except httpx.TransportError:
             await asyncio.sleep(0.05)
             continue
         assert answer.status_code in {202, 503}, answer.text

@@ -165,7 +165,8 @@ async def cluster(
 ) -> AsyncIterator[Cluster]:
     """On Postgres so many `serve --no-worker` and `worker`; on SQLite the one `serve` that there can be.
 
-    Without workers, the servers execute runs too. Workflows are classes at the top level of test modules, or names of modules.
+    Without workers, the servers execute runs too. Workflows are classes at the top level of test modules, or names of
+    modules.
     """
     chosen = {"drain_seconds": 0, "cancel_grace_seconds": 1, "shipped_workflows": False, "log_level": "warning"}
     chosen |= {"database_url": database_url, "workflows": ",".join(map(_target, workflows))}

@@ -1,0 +1,1 @@
+"""Migrations: up, down, by many at once, and what the service says about a database that is elsewhere."""
