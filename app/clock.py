@@ -12,7 +12,7 @@ def now() -> datetime:
 
 def rfc3339(instant: datetime) -> str:
     """The instant as `2026-11-22T10:20:30.123456Z`."""
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def new_id() -> str:

@@ -84,7 +84,7 @@ class Runs:
         definition.input.validate(request.input)
         if request.session_state is not None:
             self._states.check_size(EMPTY.changed_to(request.session_state))
-        digest = request.digest()
+        digest = "" if idempotency_key is None else request.digest()
 
         def work(transaction: Transaction) -> tuple[dict[str, Any], str | None]:
             run_id, at = clock.new_id(), clock.now()
