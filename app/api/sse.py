@@ -4,6 +4,7 @@ What the library does: pings, dropping a reader that takes nothing, closing the 
 client that left. What it gets from us: bytes of whole frames, joined as they are ready together.
 """
 
+import logging
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -16,6 +17,8 @@ from starlette.types import Receive, Scope, Send
 from app.errors import Unavailable
 from app.metrics import Metrics
 from app.wire.frames import retry
+
+logger = logging.getLogger(__name__)
 
 RETRY_MILLISECONDS = (500, 2000)
 """A client that was cut off waits for a time between these, so that a restart does not bring all back at once."""
@@ -68,6 +71,9 @@ class Streams:
                 async for chunk in frames:
                     yield opening + chunk
                     opening = b""
+        except Unavailable as error:
+            # The headers are gone: a clean end, after which the client comes back, says "not now" best.
+            logger.warning("stream_ended", extra={"reason": error.message})
         finally:
             self.open -= 1
             self._gauge.dec()

@@ -26,6 +26,8 @@ from app.workflow.registry import Registry
 logger = logging.getLogger(__name__)
 
 HEARTBEATS_PER_LEASE = 5
+SWEEP_LEASES = 10
+"""Age of the jobs of silent workers that are removed: a worker that wakes before may still tidy up itself."""
 RESTART_SECONDS = 1.0
 
 
@@ -145,4 +147,4 @@ class ProcrastinateEngine:
             recover_run(transaction, self, self._states, self._live, run)
         for run in jobs.runs_without_job(transaction, lease_seconds=lease):
             jobs.defer_run(transaction, run)
-        jobs.delete_dead_jobs(transaction, lease_seconds=lease)
+        jobs.delete_dead_jobs(transaction, lease_seconds=lease * SWEEP_LEASES)

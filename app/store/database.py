@@ -4,6 +4,7 @@ Work is a plain function of a transaction, so no transaction can be held across 
 else that waits. On SQLite it runs on the event loop's own thread: a small commit costs less than handing it to another.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -92,7 +93,7 @@ def driver_url(url: str) -> str:
 
 def sqlite_engine(url: str) -> Engine:
     """An engine over a SQLite file: WAL, every commit flushed, transactions begun by whoever needs one."""
-    engine = create_engine(url, connect_args={"isolation_level": None, "timeout": 5})
+    engine = create_engine(url, connect_args={"isolation_level": None, "timeout": 5}, hide_parameters=True)
     Path(engine.url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
 
     @event.listens_for(engine, "connect")
@@ -155,6 +156,7 @@ class PostgresDatabase:
     """A Postgres that any number of processes share."""
 
     def __init__(self, url: str, *, pool_size: int, silence_milliseconds: int) -> None:
+        self._working: set[asyncio.Future[Any]] = set()
         options = {
             # A process that is stopped, or a machine that is gone, must not keep others from its rows.
             "options": f"-c idle_in_transaction_session_timeout={silence_milliseconds}",
@@ -165,13 +167,22 @@ class PostgresDatabase:
         }
         try:
             self._engine = create_async_engine(
-                sync_url(url), pool_size=pool_size, max_overflow=pool_size, connect_args=options
+                sync_url(url), pool_size=pool_size, max_overflow=pool_size, connect_args=options, hide_parameters=True
             )
         except ModuleNotFoundError:
             raise ConfigurationError("Postgres needs the extra: pip install 'millstream[postgres]'") from None
 
     async def write(self, work: Work[Result]) -> Result:
-        """The work in one transaction, on a pooled connection."""
+        """The work in one transaction, on a pooled connection.
+
+        A caller who stops waiting does not interrupt it: that would cost the connection, and leave the outcome open.
+        """
+        working = asyncio.ensure_future(self._write(work))
+        self._working.add(working)
+        working.add_done_callback(self._done)
+        return await asyncio.shield(working)
+
+    async def _write(self, work: Work[Result]) -> Result:
         transactions: list[Transaction] = []
 
         def begun(connection: Connection) -> Result:
@@ -193,8 +204,14 @@ class PostgresDatabase:
         return await self.write(work)
 
     async def close(self) -> None:
-        """Close the pool."""
+        """Let work end that nobody waits for any more, and close the pool."""
+        await asyncio.gather(*self._working, return_exceptions=True)
         await self._engine.dispose()
+
+    def _done(self, working: "asyncio.Future[Any]") -> None:
+        self._working.discard(working)
+        if not working.cancelled():
+            working.exception()  # whoever waits has it too; where nobody does, it is no news to the event loop
 
 
 def _refused(error: DBAPIError) -> MillstreamError:

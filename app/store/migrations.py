@@ -50,6 +50,7 @@ def migrate(url: str, revision: str = "head") -> None:
     """Bring the database to a migration, by default the newest; safe to run from several processes at once."""
     from alembic import command  # noqa: PLC0415  loads templates and script machinery that serving never needs
     from alembic.config import Config  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
 
     check_url(url)
     engine = sqlite_engine(url) if url.startswith("sqlite:") else create_engine(sync_url(url))
@@ -59,6 +60,10 @@ def migrate(url: str, revision: str = "head") -> None:
         with engine.connect() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
+    except CommandError as error:  # Alembic's own words name the migration that it does not have
+        raise ConfigurationError(
+            f"the database is not this version's (head {head_revision()}): {error}; a newer Millstream made it"
+        ) from None
     except DatabaseError as error:
         raise ConfigurationError(f"the database could not be migrated: {error.orig}") from error
     finally:

@@ -1,5 +1,6 @@
 """docker-compose.yml, read as Docker reads it."""
 
+import re
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
@@ -9,16 +10,44 @@ from tests.support.processes import ROOT
 
 COMPOSITION: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSITION["services"]
+CONNECTIONS_PER_PROCESS = 30
+"""A pool of 10, 10 more at peaks, those of the job queue, and the doorbell's two."""
 
 
 def test_without_a_profile_it_is_the_service_on_postgres_after_its_migrations() -> None:
     plain = {name for name, service in SERVICES.items() if "profiles" not in service}
-    assert plain == {"postgres", "migrate", "millstream"}
-    assert SERVICES["millstream"]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    assert plain == {"postgres", "migrate", "serve", "worker", "nginx"}
+    for name in ("serve", "worker"):
+        assert SERVICES[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+        assert SERVICES[name]["depends_on"]["postgres"] == {"condition": "service_healthy"}
     assert SERVICES["migrate"]["depends_on"]["postgres"] == {"condition": "service_healthy"}
     assert SERVICES["migrate"]["command"] == ["migrate"]
     assert SERVICES["migrate"]["restart"] == "no"
     assert "pg_isready" in SERVICES["postgres"]["healthcheck"]["test"]
+
+
+def test_servers_and_workers_are_processes_of_their_own_two_of_each() -> None:
+    assert SERVICES["serve"]["command"] == ["serve", "--no-worker"]
+    assert SERVICES["worker"]["command"] == ["worker"]
+    assert SERVICES["worker"]["healthcheck"] == {"disable": True}, "the image's asks at a port that it has not"
+    assert [SERVICES[name]["deploy"]["replicas"] for name in ("serve", "worker")] == [2, 2]
+    assert SERVICES["serve"]["environment"] == SERVICES["worker"]["environment"] == SERVICES["migrate"]["environment"]
+
+
+def test_the_database_has_connections_for_all_of_them_and_some_more() -> None:
+    (most,) = re.findall(r"max_connections=(\d+)", " ".join(SERVICES["postgres"]["command"]))
+    processes = sum(SERVICES[name]["deploy"]["replicas"] for name in ("serve", "worker"))
+    assert int(most) > CONNECTIONS_PER_PROCESS * (processes + 2)
+
+
+def test_the_proxy_alone_has_a_port_and_comes_after_the_servers() -> None:
+    assert {name for name, service in SERVICES.items() if "ports" in service} == {"nginx", "sqlite"}
+    assert SERVICES["nginx"]["ports"] == ["8000:80"]
+    assert SERVICES["nginx"]["depends_on"] == {"serve": {"condition": "service_healthy"}}
+    (mounted,) = SERVICES["nginx"]["volumes"]
+    source, target, access = mounted.split(":")
+    assert (ROOT / source).is_file()
+    assert (target, access) == ("/etc/nginx/conf.d/default.conf", "ro")
 
 
 def test_the_profile_sqlite_needs_no_other_service() -> None:
@@ -35,13 +64,14 @@ def test_every_variable_of_ours_is_a_setting() -> None:
 
 
 def test_every_volume_is_declared_and_no_port_is_used_twice() -> None:
-    used = {volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", ())}
-    assert used == set(COMPOSITION["volumes"])
+    named = {volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", ())}
+    assert {volume for volume in named if not volume.startswith(".")} == set(COMPOSITION["volumes"])
     ports = [port.partition(":")[0] for service in SERVICES.values() for port in service.get("ports", ())]
     assert len(ports) == len(set(ports))
 
 
 def test_docker_waits_for_the_drain() -> None:
-    seconds = int(SERVICES["millstream"]["stop_grace_period"].removesuffix("s"))
     fields = Settings.model_fields
-    assert seconds > fields["drain_seconds"].default + fields["cancel_grace_seconds"].default
+    for name in ("serve", "worker", "sqlite"):
+        seconds = int(SERVICES[name]["stop_grace_period"].removesuffix("s"))
+        assert seconds > fields["drain_seconds"].default + fields["cancel_grace_seconds"].default

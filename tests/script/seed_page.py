@@ -56,4 +56,4 @@ if __name__ == "__main__":
         ),
     )
     for response in generate_blog_post.run(topic="bread"):
-        print(json.dumps([response.event, response.content, response.run_id, response.session_id]))  # noqa: T201  a script speaks
+        print(json.dumps([response.event, response.content, response.run_id, response.session_id]))

@@ -10,6 +10,7 @@ Found = TypeVar("Found")
 async def find(look: Callable[[], Awaitable[Found | None]], seconds: float = 10) -> Found:
     """What `look` finds, once that is not None."""
     async with asyncio.timeout(seconds):
-        while (found := await look()) is None:
+        while True:
+            if (found := await look()) is not None:
+                return found
             await asyncio.sleep(0.01)
-    return found
