@@ -114,6 +114,8 @@ async def test_a_stopping_server_takes_no_new_run(database_url: str) -> None:
 async def test_runs_that_end_within_the_drain_are_waited_for(database_url: str) -> None:
     async with running(database_url, Brief, drain_seconds=10) as client:
         run = await client.start("brief", {"session_id": "s"})
+        while (await client.get(f"/runs/{run['run_id']}")).json()["status"] == "queued":
+            await asyncio.sleep(0.01)
     async with running(database_url, Brief) as client:
         ended = (await client.get(f"/runs/{run['run_id']}")).json()
         assert (ended["status"], ended["content"]) == ("completed", "done")
