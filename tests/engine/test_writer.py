@@ -238,6 +238,27 @@ async def test_a_database_that_is_away_at_times_costs_time_and_nothing_else(
             await _is_well(client, opened[0])
 
 
+async def test_a_claim_that_the_database_refuses_is_made_again(database_url: str) -> None:
+    with slow_databases() as opened:
+        async with running(database_url, Speaker) as client:
+            database = opened[0]
+            for refusals in range(1, 4):
+                run = await _accepted_before(client, database, refusals)
+                assert (await client.ended(run["run_id"]))["status"] == "completed"
+            assert database.refused
+
+
+async def _accepted_before(client: Client, database: SlowDatabase, refusals: int) -> dict[str, Any]:
+    """A run that is accepted just before the database goes away for so many writes."""
+    while True:
+        first = database.writes + 1  # which is the acceptance, unless something else comes between
+        database.away = range(first + 1, first + 1 + refusals).__contains__
+        answer = await client.post("/workflows/speaker/runs", json={"input": {"count": 1}})
+        if answer.status_code == 202:
+            run: dict[str, Any] = answer.json()
+            return run
+
+
 async def _is_well(client: Client, database: SlowDatabase) -> None:
     """Afterwards it serves as before."""
     run: dict[str, Any] = await client.finish("speaker", count=3)
