@@ -126,7 +126,7 @@ class Worker:
         if self.draining:
             return
         with self._live.holding(run.run_id) as live:
-            claim = await self._database.write(lambda transaction: self._claim(transaction, run))
+            claim = await self._claimed(run)
             if claim is None:
                 return
             log = RunLog(claim.run, last_sequence=claim.last_sequence, writer=self._writer)
@@ -172,6 +172,16 @@ class Worker:
                 await asyncio.sleep(TICK_SECONDS)
             else:
                 return
+
+    async def _claimed(self, run: RunRow) -> Claim | None:
+        """The claim, as soon as the database lets us: nobody else may be there to make it."""
+        while not self.draining:
+            try:
+                return await self._database.write(lambda transaction: self._claim(transaction, run))
+            except Unavailable:
+                logger.warning("claim_not_written, trying again", extra={"run_id": run.run_id})
+                await asyncio.sleep(TICK_SECONDS)
+        return None
 
     def _claim(self, transaction: Transaction, run: RunRow) -> Claim | None:
         return claim_run(

@@ -38,7 +38,7 @@ class CrashPoint:
     async def here_async(self) -> None:
         """In async code."""
         if self._begins():
-            while not self._over.is_set():  # noqa: ASYNC110  an event that threads wait for too
+            while not self._over.is_set():
                 await asyncio.sleep(0.005)
             raise Crashed
 
@@ -103,7 +103,7 @@ async def _image(
 ) -> str:
     """The URL of a copy of the database as it is at the crash, with all that was said before."""
     async with asyncio.timeout(10):
-        while not point.reached.is_set():  # noqa: ASYNC110  set from threads, too
+        while not point.reached.is_set():
             await asyncio.sleep(0.005)
         if before is not None:
             await before(client, run_id)
