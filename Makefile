@@ -20,8 +20,9 @@ demo: $(READY)
 serve: $(READY)
 	$(BIN)/millstream serve
 
+# Tests of real processes and real time can fail for want of a core. What fails among the others is asked again, alone.
 test: check
-	$(BIN)/python -m pytest --numprocesses=auto
+	$(BIN)/python -m pytest --numprocesses=auto || $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none
 
 # Kills and stops of processes under load, on SQLite and on Postgres: SECONDS=60 for each, SEED=… repeats what befell whom.
 conformance: $(READY)
