@@ -167,6 +167,39 @@ async def test_of_a_run_that_was_lost_nothing_more_is_written_or_done(database_u
         assert [event.id for event in await client.events(other["run_id"])] == [f"{n}" for n in range(1, 103)]
 
 
+class Quiet(Workflow):
+    """Says nothing, and then saves, or just ends."""
+
+    gate: ClassVar[asyncio.Event]
+
+    async def run(self, saves: bool) -> str:
+        self.session_state["mine"] = True
+        await Quiet.gate.wait()
+        if saves:
+            await self.write_to_storage()
+        return "done"
+
+
+@pytest.mark.parametrize("saves", [True, False])
+async def test_a_run_that_was_lost_is_neither_saved_nor_ended_here(database_url: str, saves: bool) -> None:
+    Quiet.gate = asyncio.Event()
+    async with running(database_url, Quiet, lease_seconds=30) as client:
+        run_id = (await client.start("quiet", {"session_id": "s"}, saves=saves))["run_id"]
+
+        async def claimed() -> bool:
+            return bool((await client.get(f"/runs/{run_id}")).json()["attempt"])
+
+        await until(claimed)
+        (before,) = query(database_url, "SELECT worker_id FROM runs WHERE run_id = :run", run=run_id)
+        execute(database_url, "UPDATE runs SET attempt = attempt + 1 WHERE run_id = :run", run=run_id)
+        Quiet.gate.set()
+        await asyncio.sleep(0.3)
+        (row,) = query(database_url, "SELECT status, worker_id FROM runs WHERE run_id = :run", run=run_id)
+        assert row == {"status": "running", "worker_id": before["worker_id"]}
+        assert events_in(database_url, run_id) == 1
+        assert (await client.get("/sessions/s/state")).json() == {}
+
+
 class Retrying(Workflow):
     """A step that fails at first, and is tried again some time later."""
 
