@@ -17,6 +17,7 @@ from app.workflow.encoding import decode
 from app.workflow.patches import merge_patch
 from app.workflow.response import ServerEvent
 from app.workflow.state import StateDocument
+from app.workflow.status import RunStatus
 
 ANONYMOUS = "anonymous"
 """Who a state is from when its request names no user."""
@@ -46,14 +47,34 @@ def claim_run(
     if session is None:
         return None
     if run.attempt == 1:
-        return _begin(transaction, states, live, run, session)
+        said = events.last_sequence(transaction, tenant, run_id)
+        claim = _begin(transaction, states, live, run, session, said=said)
+        if session.revision != run.base_revision:  # by the request's own state, or by a PATCH just before the lock
+            runs.set_base_revision(transaction, run.tenant_id, run.run_id, session.revision)
+        return claim
     history = _history(transaction, run)
     base = states.at(transaction, session, run.base_revision or 0)
     return Claim(run=run, base=base, history=history, last_sequence=history[-1].sequence)
 
 
-def _begin(transaction: Transaction, states: States, live: LiveLogs, run: RunRow, session: SessionRow) -> Claim:
-    """Freeze the base, with the state that the request brought, and write the first event of the first attempt."""
+def begin_run(
+    transaction: Transaction, states: States, live: LiveLogs, run: RunRow, session: SessionRow, *, worker: str
+) -> Claim:
+    """Take a run in the transaction that accepts it; its row, which this changes, is yet to be written."""
+    run.status, run.attempt, run.worker_id = RunStatus.running.value, 1, worker
+    run.started_at = run.claimed_at = clock.now()
+    claim = _begin(transaction, states, live, run, session, said=0)
+    run.base_revision = session.revision
+    return claim
+
+
+def _begin(
+    transaction: Transaction, states: States, live: LiveLogs, run: RunRow, session: SessionRow, *, said: int
+) -> Claim:
+    """Freeze the base, with the state that the request brought, and write the first event of the first attempt.
+
+    `said` is the sequence of what the run said before: that it was queued, or nothing.
+    """
     at, document, refusal = clock.now(), states.newest(transaction, session), None
     if run.state_patch is not None:
         try:
@@ -62,9 +83,7 @@ def _begin(transaction: Transaction, states: States, live: LiveLogs, run: RunRow
             document = after
         except MillstreamError as error:
             refusal = failure_of(error)
-    if session.revision != run.base_revision:  # by the request's own state, or by a PATCH just before the lock
-        runs.set_base_revision(transaction, run.tenant_id, run.run_id, session.revision)
-    appender = Appender.after(run, events.last_sequence(transaction, run.tenant_id, run.run_id))
+    appender = Appender.after(run, said)
     head = server_event(ServerEvent.workflow_started, input=decode(run.input), attempt=run.attempt)
     appender.append(ServerEvent.workflow_started, head, at=at)
     publish(transaction, live, run, appender)

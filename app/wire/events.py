@@ -1,11 +1,9 @@
 """The payload of an event: what its author says, sealed with what the server knows of it."""
 
-from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.clock import rfc3339
 from app.wire.bodies import Instant
 from app.workflow.encoding import encode
 
@@ -17,9 +15,12 @@ class Envelope:
         members = {"run_id": run_id, "session_id": session_id, "workflow": workflow}
         self._same = b"," + encode(members)[1:-1]
 
-    def seal(self, head: bytes, *, sequence: int, at: datetime) -> bytes:
-        """The payload of an event whose own members are the JSON object `head`, at its place in the log."""
-        return b'%b%b,"sequence":%d,"created_at":"%b"}' % (head[:-1], self._same, sequence, rfc3339(at).encode())
+    def seal(self, head: bytes, sequence: int, at: bytes) -> bytes:
+        """The payload of an event whose own members are the JSON object `head`, at its place in the log.
+
+        `at` is the instant as RFC 3339 writes it.
+        """
+        return b'%b%b,"sequence":%d,"created_at":"%b"}' % (head[:-1], self._same, sequence, at)
 
     def carries(self, payload: str, head: bytes) -> bool:
         """Whether a sealed payload has this head."""

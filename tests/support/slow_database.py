@@ -8,7 +8,8 @@ from typing import TypeVar
 import pytest
 
 from app.errors import Unavailable
-from app.store.database import Database, Work, open_database
+from app.store.database import Database, Work
+from app.store.opening import open_database
 
 Result = TypeVar("Result")
 
@@ -30,9 +31,20 @@ class SlowDatabase:
         if self.away(self.writes):
             self.refused += 1
             raise Unavailable("the database does not answer: it is away; try again", code="database_unavailable")
-        if self.seconds:
-            await asyncio.sleep(self.seconds)
-        return await self._database.write(work)
+        if not self.seconds:
+            return await self._database.write(work)
+        return await asyncio.shield(asyncio.ensure_future(self._write_late(work)))
+
+    async def _write_late(self, work: Work[Result]) -> Result:
+        """Who stops waiting does not interrupt it, as on Postgres."""
+        await asyncio.sleep(self.seconds / 2)
+        result = await self._database.write(work)
+        await asyncio.sleep(self.seconds / 2)
+        return result
+
+    async def write_one(self, work: Work[Result]) -> Result:
+        """The same."""
+        return await self.write(work)
 
     async def read(self, work: Work[Result]) -> Result:
         """As the database does it."""
