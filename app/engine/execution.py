@@ -11,6 +11,7 @@ from app.engine.bodies import AsyncBody, Body, SyncBody
 from app.engine.claims import Claim
 from app.engine.content import ContentTally
 from app.engine.endings import Outcome, StateChange, end_run, failed, failure_of, save_state
+from app.engine.history import History
 from app.engine.journal import Journal, ReplayDiverged
 from app.engine.pauses import Pauses, RunPaused
 from app.engine.seam import Engine
@@ -67,7 +68,7 @@ class Execution:
         self._base = claim.base
         self._refusal = claim.refusal
         self._tally = ContentTally(max_content_bytes)
-        self._journal = Journal(log, claim.history, attempt=claim.run.attempt)
+        self._journal = Journal(log, History(log, last=claim.known_sequence), attempt=claim.run.attempt)
         self._metrics = metrics
         self._stopped: StopReason | None = None
         self._stopping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -88,6 +89,8 @@ class Execution:
 
     async def _outcome(self) -> Outcome | None:
         """How the author's code ended; None when the run is left to another attempt."""
+        if not await self._journal.read(until=self._stopping):
+            return self._stopped_outcome()
         try:
             body = self._prepare()
         except Exception as error:

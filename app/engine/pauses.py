@@ -37,7 +37,7 @@ class Pauses:
 
     async def ask(self, request: InputRequest, request_id: str) -> Any:
         """The answer that came; without one, the run is paused here."""
-        answer = self._journal.answer(request_id)
+        answer = await self._journal.answer(request_id)
         if answer is None:
             await self._idle.wait()  # concurrent steps end first: what they did is not done again
             await self._pause(request, request_id)

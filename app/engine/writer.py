@@ -22,7 +22,7 @@ from app.errors import Unavailable
 from app.metrics import Metrics
 from app.store import events, sessions
 from app.store.database import Database, Transaction
-from app.store.events import NewEvent
+from app.store.events import LoggedEvent, NewEvent
 from app.store.tables import RunRow, SessionRow
 from app.wire.events import Envelope
 
@@ -123,6 +123,19 @@ class RunLog:
         if self.pending:
             self._writer.wake(self)
         return result
+
+    async def logged(self, *, after: int, limit: int) -> list[LoggedEvent]:
+        """Events that are in the log, as soon as the database lets us see them."""
+        while True:
+            try:
+                return await self._writer.database.read(
+                    lambda transaction: events.read_events(
+                        transaction, self.tenant, self.run_id, after=after, limit=limit
+                    )
+                )
+            except Unavailable:
+                logger.warning("log_not_read, trying again", extra={"run_id": self.run_id})
+                await asyncio.sleep(RETRY_SECONDS)
 
     def take(self, count: int) -> list[PendingEvent]:
         """The oldest pending events, up to a number."""

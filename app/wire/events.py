@@ -22,9 +22,14 @@ class Envelope:
         """
         return b'%b%b,"sequence":%d,"created_at":"%b"}' % (head[:-1], self._same, sequence, at)
 
-    def carries(self, payload: str, head: bytes) -> bool:
-        """Whether a sealed payload has this head."""
-        return payload.encode().startswith(head[:-1] + self._same)
+    def opening(self, head: bytes) -> bytes:
+        """What the payload of an event with this head begins with, wherever in the log it stands."""
+        return head[:-1] + self._same
+
+
+def opening_of(payload: str, sequence: int) -> str:
+    """What a sealed payload begins with, up to its place in the log."""
+    return payload.rpartition(f',"sequence":{sequence},"created_at":"')[0]
 
 
 def server_event(event: str, **members: Any) -> bytes:

@@ -15,10 +15,11 @@ Result = TypeVar("Result")
 
 
 class SlowDatabase:
-    """Each write waits; while `away` says so, it is refused."""
+    """Each write waits, and each read; while `away` says so, a write is refused."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, read_seconds: float = 0) -> None:
         self.seconds = 0.0
+        self.read_seconds = read_seconds
         self.writes = 0
         self.refused = 0
         self.away: Callable[[int], bool] = lambda _number: False
@@ -47,7 +48,9 @@ class SlowDatabase:
         return await self.write(work)
 
     async def read(self, work: Work[Result]) -> Result:
-        """As the database does it."""
+        """As the database does it, later."""
+        if self.read_seconds:
+            await asyncio.sleep(self.read_seconds)
         return await self._database.read(work)
 
     async def close(self) -> None:
@@ -56,12 +59,12 @@ class SlowDatabase:
 
 
 @contextmanager
-def slow_databases() -> Iterator[list[SlowDatabase]]:
+def slow_databases(*, read_seconds: float = 0) -> Iterator[list[SlowDatabase]]:
     """While this lasts, processes of the service that begin in this one get slow databases: these."""
     opened: list[SlowDatabase] = []
 
     def opening(*arguments: object, **options: object) -> SlowDatabase:
-        opened.append(SlowDatabase(open_database(*arguments, **options)))  # type: ignore[arg-type]
+        opened.append(SlowDatabase(open_database(*arguments, **options), read_seconds=read_seconds))  # type: ignore[arg-type]
         return opened[-1]
 
     with pytest.MonkeyPatch.context() as patch:
