@@ -21,7 +21,7 @@ IDLE_SECONDS = 3.0
 SETTLING_SECONDS = 1.0
 HOLD_SECONDS = 600.0
 """Longer than any slice: a run that waits."""
-OPEN_SECONDS = 60.0
+OPEN_SECONDS = 120.0
 
 Call = Callable[[Connection], Awaitable[object]]
 
