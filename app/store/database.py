@@ -30,8 +30,7 @@ class Transaction:
     def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Record | None:
         """The first row that the statement gives, None when there is none."""
         compiled = statement.compiled(self._connection.dialect)
-        cursor = self._driver.cursor()
-        cursor.execute(compiled.sql, compiled.parameters(parameters))
+        cursor = self._executed(compiled.sql, compiled.parameters(parameters))
         row = cursor.fetchone()
         cursor.close()  # whatever SQLite has not stepped to its end would keep the transaction open
         return None if row is None else compiled.record(row)
@@ -39,14 +38,13 @@ class Transaction:
     def all(self, statement: Statement, parameters: Mapping[str, Any]) -> list[Record]:
         """The rows that the statement gives."""
         compiled = statement.compiled(self._connection.dialect)
-        cursor = self._driver.cursor()
-        cursor.execute(compiled.sql, compiled.parameters(parameters))
+        cursor = self._executed(compiled.sql, compiled.parameters(parameters))
         return [compiled.record(row) for row in cursor.fetchall()]
 
     def run(self, statement: Statement, parameters: Mapping[str, Any]) -> None:
         """Run a statement that gives no rows."""
         compiled = statement.compiled(self._connection.dialect)
-        self._driver.cursor().execute(compiled.sql, compiled.parameters(parameters))
+        self._executed(compiled.sql, compiled.parameters(parameters))
 
     def execute(self, statement: Executable) -> CursorResult[Any]:
         """Run a statement that is made for the occasion, such as a list with filters."""
@@ -54,8 +52,7 @@ class Transaction:
 
     def driver(self, statements: Mapping[str, str], parameters: Any) -> list[Any]:
         """Run the dialect's one of the statements as it is, and give its rows as tuples."""
-        cursor = self._driver.cursor()
-        cursor.execute(statements[self.dialect], parameters)
+        cursor = self._executed(statements[self.dialect], parameters)
         return [] if cursor.description is None else list(cursor.fetchall())
 
     def driver_many(self, statement: str, rows: list[Any]) -> None:
@@ -70,6 +67,11 @@ class Transaction:
         """Called by the database, once."""
         for action in self._actions:
             action()
+
+    def _executed(self, sql: str, parameters: Any) -> Any:
+        cursor = self._driver.cursor()
+        cursor.execute(sql, parameters)
+        return cursor
 
 
 Work = Callable[[Transaction], Result]

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, or_, select, update
 
 from app.store.database import Transaction
 from app.store.statements import Statement
@@ -114,7 +114,7 @@ _OF_A_SESSION = (_runs.c.tenant_id == bindparam("tenant")) & (_runs.c.session_id
 _SINCE = Statement(select(_runs).where(_OF_A_SESSION, _runs.c.ordinal > bindparam("after")).order_by(_runs.c.ordinal))
 _LIVE = Statement(
     select(_runs)
-    .where(_OF_A_SESSION, _runs.c.status.in_([status.value for status in RunStatus if status not in ENDED]))
+    .where(_OF_A_SESSION, or_(*(_runs.c.status == status.value for status in RunStatus if status not in ENDED)))
     .order_by(_runs.c.ordinal)
 )
 _READY = Statement(

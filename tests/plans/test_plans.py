@@ -1,0 +1,69 @@
+"""The plans of every statement that the routes lead to, on a full database of either kind."""
+
+import pytest
+
+from tests.plans import judging
+from tests.plans.asking import Asked, ask_everything, ask_for_lists
+from tests.plans.filling import Amounts, Filled, fill
+from tests.plans.statements import recorded
+from tests.support.server import running
+from tests.support.tables import execute, query
+
+AMOUNTS = Amounts(sessions=1_500, old_runs=300, events=6_000, long_events=1_000)
+
+
+@pytest.fixture
+def filled(database_url: str) -> Filled:
+    """The database, full."""
+    found = fill(database_url, "asked", AMOUNTS)
+    if not database_url.startswith("sqlite:"):
+        judging.without_scans(database_url)
+    return found
+
+
+@pytest.fixture
+def scanned(database_url: str, filled: Filled) -> dict[str, int]:
+    """How often Postgres has scanned each growing table, up to the test."""
+    return {} if database_url.startswith("sqlite:") else judging.scans(database_url)
+
+
+def jobs_left(database_url: str) -> int:
+    """Jobs, where there are any: they go with the work, so that looking through them costs what is in hand."""
+    if database_url.startswith("sqlite:"):
+        return 0
+    (row,) = query(database_url, "SELECT count(*) AS jobs FROM procrastinate_jobs")
+    return int(row["jobs"])
+
+
+async def test_no_statement_scans_a_growing_table(database_url: str, filled: Filled, scanned: dict[str, int]) -> None:
+    with recorded() as statements:
+        async with running(database_url, Asked, lease_seconds=2) as client:
+            await ask_everything(client, filled)
+        async with running(database_url, Asked):  # a start looks for what was left
+            pass
+    for table in judging.GROWING:
+        assert statements.about(table) or table == "procrastinate_jobs", f"nothing was seen of {table}"
+    found = judging.troubles(database_url, statements)
+    assert not found, "\n".join(found)
+    if scanned:
+        assert judging.scans(database_url) == scanned
+    assert jobs_left(database_url) == 0, "there are jobs of runs that have ended"
+
+
+@pytest.mark.parametrize(
+    ("index", "list_of"),
+    [
+        ("ix_runs_user", "runs"),
+        ("ix_runs_status", "runs"),
+        ("ix_runs_session", "runs"),
+        ("ix_sessions_name", "sessions"),
+        ("ix_sessions_created", "sessions"),
+    ],
+)
+async def test_an_index_that_is_missing_is_missed(database_url: str, filled: Filled, index: str, list_of: str) -> None:
+    execute(database_url, f"DROP INDEX {index}")
+    with recorded() as statements:
+        async with running(database_url, Asked) as client:
+            await ask_for_lists(client, filled)
+    found = judging.troubles(database_url, statements)
+    assert any(f" {list_of} " in trouble or f"{list_of}:" in trouble for trouble in found), found
