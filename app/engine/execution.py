@@ -30,6 +30,9 @@ from app.workflow.workflow import Workflow
 logger = logging.getLogger(__name__)
 
 DATABASE_RETRY_SECONDS = 0.5
+"""Wait before a save or an end that the database refused is tried again; it doubles each time, up to …"""
+LONGEST_RETRY_SECONDS = 5.0
+"""… this, so that thousands of runs that wait for a database do not keep the process busy."""
 
 Result = TypeVar("Result")
 
@@ -206,9 +209,11 @@ class Execution:
 
     async def _commit(self, work: Callable[[Transaction, Appender], Result]) -> Result:
         """Write, as soon as the database lets us: neither a save nor an end is lost because it was away."""
+        seconds = DATABASE_RETRY_SECONDS
         while True:
             try:
                 return await self._log.commit(work)
             except Unavailable:
-                logger.warning("not_written, trying again", extra={"run_id": self._run.run_id})
-                await asyncio.sleep(DATABASE_RETRY_SECONDS)
+                logger.debug("not_written, trying again", extra={"run_id": self._run.run_id})
+                await asyncio.sleep(seconds)
+                seconds = min(2 * seconds, LONGEST_RETRY_SECONDS)

@@ -90,6 +90,11 @@ class ProcrastinateEngine:
         await self._jobs.close_async()
 
     @property
+    def worker_id(self) -> str:
+        """What this process is called in the table of workers."""
+        return self._worker.worker_id
+
+    @property
     def draining(self) -> bool:
         """Whether new runs are refused."""
         return self._worker.draining
@@ -136,7 +141,7 @@ class ProcrastinateEngine:
             try:
                 await self._database.write(self._recover)
             except Unavailable:
-                logger.warning("database_unavailable")
+                continue
             except Exception:
                 logger.exception("watch_failed")
 

@@ -179,7 +179,7 @@ class Worker:
             try:
                 return await self._database.write(lambda transaction: self._claim(transaction, run))
             except Unavailable:
-                logger.warning("claim_not_written, trying again", extra={"run_id": run.run_id})
+                logger.debug("claim_not_written, trying again", extra={"run_id": run.run_id})
                 await asyncio.sleep(TICK_SECONDS)
         return None
 
@@ -213,7 +213,6 @@ class Worker:
             try:
                 cancels = await self._database.write(self._tick)
             except Unavailable:
-                logger.warning("database_unavailable")
                 continue
             except Exception:  # whatever it was, the next look may go better, and nobody else looks for this worker
                 logger.exception("look_around_failed")

@@ -230,8 +230,8 @@ class EventWriter:
             self._work.clear()
             try:
                 await self._write_batch()
-            except Unavailable as error:
-                logger.warning("events_not_written, trying again", extra={"reason": error.message})
+            except Unavailable:
+                logger.debug("events_not_written, trying again")
                 await asyncio.sleep(RETRY_SECONDS)
             if self._dirty:
                 self._work.set()

@@ -5,15 +5,22 @@ else that waits. On SQLite it runs on the event loop's own thread: a small commi
 """
 
 import asyncio
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, create_engine, event
-from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.errors import ConfigurationError, Invalid, MillstreamError, Unavailable
+from app.errors import ConfigurationError
+from app.store.refusals import Refusals, no_room
+
+WAL_BYTES = 16 * 1024 * 1024
+"""What a write-ahead log keeps of the disk once it has been longer, for a copy being made or a large transaction."""
+ROOM_BYTES = 4 * 1024 * 1024
+"""Less than this is no room: one change of a state of the largest size takes some three times its 1 MiB."""
 
 Result = TypeVar("Result")
 
@@ -55,6 +62,9 @@ class Database(Protocol):
 
     async def read(self, work: Work[Result]) -> Result:
         """Do work that only reads."""
+
+    async def check_room(self) -> None:
+        """Raises Unavailable when the disk, as far as this process sees it, has no room for what a request writes."""
 
     async def close(self) -> None:
         """Give up all connections."""
@@ -102,6 +112,7 @@ def sqlite_engine(url: str) -> Engine:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA cache_size=-32768")
+        connection.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
 
     return engine
 
@@ -111,7 +122,9 @@ class SqliteDatabase:
 
     def __init__(self, url: str) -> None:
         self._engine = sqlite_engine(url)
+        self._folder = Path(self._engine.url.database or "").absolute().parent
         self._connection: Connection | None = None
+        self._refusals = Refusals()
 
     async def write(self, work: Work[Result]) -> Result:
         """BEGIN IMMEDIATE, the work, COMMIT, without ever leaving the thread."""
@@ -121,9 +134,10 @@ class SqliteDatabase:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             result = work(transaction)
             connection.commit()
-        except (OperationalError, DataError) as error:
+        except DBAPIError as error:
             connection.rollback()
-            raise _refused(error) from error
+            self._refusals.check(error)
+            raise
         except BaseException:
             connection.rollback()
             raise
@@ -135,10 +149,16 @@ class SqliteDatabase:
         connection = self._connected()
         try:
             return work(Transaction(connection))
-        except (OperationalError, DataError) as error:
-            raise _refused(error) from error
+        except DBAPIError as error:
+            self._refusals.check(error)
+            raise
         finally:
             connection.rollback()
+
+    async def check_room(self) -> None:
+        """A small write may still find a place inside the files when no large one does: so look at the disk itself."""
+        if (left := shutil.disk_usage(self._folder).free) < ROOM_BYTES:
+            raise no_room(f"{left} bytes are left in {self._folder}")
 
     async def close(self) -> None:
         """Close the file; the last one out folds the write-ahead log into it."""
@@ -157,6 +177,7 @@ class PostgresDatabase:
 
     def __init__(self, url: str, *, pool_size: int, silence_milliseconds: int) -> None:
         self._working: set[asyncio.Future[Any]] = set()
+        self._refusals = Refusals()
         options = {
             # A process that is stopped, or a machine that is gone, must not keep others from its rows.
             "options": f"-c idle_in_transaction_session_timeout={silence_milliseconds}",
@@ -193,8 +214,7 @@ class PostgresDatabase:
             async with self._engine.begin() as connection:
                 result = await connection.run_sync(begun)
         except DBAPIError as error:
-            if isinstance(error, OperationalError | DataError) or error.connection_invalidated:
-                raise _refused(error) from error
+            self._refusals.check(error)
             raise
         transactions[0].committed()
         return result
@@ -202,6 +222,9 @@ class PostgresDatabase:
     async def read(self, work: Work[Result]) -> Result:
         """The same; reads need no other isolation."""
         return await self.write(work)
+
+    async def check_room(self) -> None:
+        """Its disk is another machine's: only a write can tell."""
 
     async def close(self) -> None:
         """Let work end that nobody waits for any more, and close the pool."""
@@ -212,9 +235,3 @@ class PostgresDatabase:
         self._working.discard(working)
         if not working.cancelled():
             working.exception()  # whoever waits has it too; where nobody does, it is no news to the event loop
-
-
-def _refused(error: DBAPIError) -> MillstreamError:
-    if isinstance(error, DataError):
-        return Invalid(f"the database cannot hold a value of this request: {error.orig}", code="invalid_value")
-    return Unavailable(f"the database does not answer: {error.orig}; try again", code="database_unavailable")

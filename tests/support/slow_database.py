@@ -38,6 +38,10 @@ class SlowDatabase:
         """As the database does it."""
         return await self._database.read(work)
 
+    async def check_room(self) -> None:
+        """As the database does it."""
+        await self._database.check_room()
+
     async def close(self) -> None:
         """As the database does it."""
         await self._database.close()
