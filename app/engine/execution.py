@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 from app import clock
 from app.engine.bodies import AsyncBody, Body, SyncBody
@@ -17,7 +17,7 @@ from app.engine.seam import Engine
 from app.engine.states import States
 from app.engine.steps import AsyncRuntime, SyncRuntime
 from app.engine.writer import Appender, Fenced, RunLog
-from app.errors import NotFound, Unavailable
+from app.errors import NotFound
 from app.metrics import Metrics
 from app.store import sessions
 from app.store.database import Transaction
@@ -28,13 +28,6 @@ from app.workflow.status import RunStatus
 from app.workflow.workflow import Workflow
 
 logger = logging.getLogger(__name__)
-
-DATABASE_RETRY_SECONDS = 0.5
-"""Wait before a save or an end that the database refused is tried again; it doubles each time, up to …"""
-LONGEST_RETRY_SECONDS = 5.0
-"""… this, so that thousands of runs that wait for a database do not keep the process busy."""
-
-Result = TypeVar("Result")
 
 
 class StopReason(StrEnum):
@@ -187,7 +180,7 @@ class Execution:
                 transaction, appender, self._states, session, self._run.run_id, change, clock.now(), number=number
             )
 
-        await self._commit(work)
+        await self._log.commit_at_last(work)
 
     async def _document(self) -> StateDocument:
         """The state at the end. Encoding a large one is left to a thread where the author's code ran in one."""
@@ -203,17 +196,6 @@ class Execution:
         def work(transaction: Transaction, appender: Appender) -> RunStatus:
             return end_run(transaction, appender, self._states, self._engine, self._run, outcome, clock.now())
 
-        status = await self._commit(work)
+        status = await self._log.commit_at_last(work)
         self._metrics.runs_finished.labels(self._run.workflow, status.value).inc()
         self._log.fail(Fenced(self._run.run_id))  # whatever an abandoned thread still says is not heard
-
-    async def _commit(self, work: Callable[[Transaction, Appender], Result]) -> Result:
-        """Write, as soon as the database lets us: neither a save nor an end is lost because it was away."""
-        seconds = DATABASE_RETRY_SECONDS
-        while True:
-            try:
-                return await self._log.commit(work)
-            except Unavailable:
-                logger.debug("not_written, trying again", extra={"run_id": self._run.run_id})
-                await asyncio.sleep(seconds)
-                seconds = min(2 * seconds, LONGEST_RETRY_SECONDS)

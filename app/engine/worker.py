@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -165,6 +165,10 @@ class Worker:
             if row is not None and row.status == RunStatus.running and row.attempt == run.attempt:
                 recover_run(transaction, self._engine, self._states, self._live, row)
 
+        await self._write_at_last(work)
+
+    async def _write_at_last(self, work: Callable[[Transaction], None]) -> None:
+        """Write as soon as the database lets us; a drain leaves it to whoever comes."""
         while not self.draining:
             try:
                 await self._database.write(work)
@@ -175,13 +179,23 @@ class Worker:
 
     async def _claimed(self, run: RunRow) -> Claim | None:
         """The claim, as soon as the database lets us: nobody else may be there to make it."""
+        claim = self._claim
         while not self.draining:
             try:
-                return await self._database.write(lambda transaction: self._claim(transaction, run))
+                return await self._database.write(lambda transaction: claim(transaction, run))  # noqa: B023  awaited here
             except Unavailable:
                 logger.debug("claim_not_written, trying again", extra={"run_id": run.run_id})
+                claim = self._claim_again
                 await asyncio.sleep(TICK_SECONDS)
         return None
+
+    def _claim_again(self, transaction: Transaction, run: RunRow) -> Claim | None:
+        """The answer to a claim may have been lost with its connection: then the run is ours, and not executed."""
+        row = runs.lock_run(transaction, run.tenant_id, run.run_id)
+        ours = row is not None and row.status == RunStatus.running and row.worker_id == self.worker_id
+        if row is not None and ours and run.run_id not in self._executions:
+            runs.requeue_run(transaction, run.tenant_id, run.run_id, recoveries=row.recoveries)
+        return self._claim(transaction, run)
 
     def _claim(self, transaction: Transaction, run: RunRow) -> Claim | None:
         return claim_run(
@@ -197,7 +211,7 @@ class Worker:
             if row is not None and row.status == run.status:
                 end_idle_run(transaction, self._engine, self._states, self._live, row, outcome)
 
-        await self._database.write(work)
+        await self._write_at_last(work)
 
     def _hand_over(self, transaction: Transaction, left: list[str]) -> None:
         """What a drain could not wait for becomes ready; a death it is not."""

@@ -33,7 +33,9 @@ MAX_ROWS = 500
 MAX_PENDING = 1000
 """Events of one run that may wait for their commit before its author is made to wait."""
 RETRY_SECONDS = 0.5
-"""Wait before a commit that the database refused is tried again."""
+"""Wait before a commit that the database refused is tried again; that of a single run doubles it each time, up to …"""
+LONGEST_RETRY_SECONDS = 5.0
+"""… this, so that thousands of runs that wait for a database do not keep the process busy."""
 
 Result = TypeVar("Result")
 
@@ -69,6 +71,7 @@ class RunLog:
         self._written = 0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._failure: BaseException | None = None
+        self._uncertain = False
         self._writing = asyncio.Lock()
 
     def put(self, name: str, head: bytes, result: str | None = None) -> None:
@@ -108,6 +111,8 @@ class RunLog:
             def write(transaction: Transaction) -> tuple[Result, Appender]:
                 if runs.lock_attempts(transaction, self.tenant, [self.run_id]).get(self.run_id) != self.attempt:
                     raise Fenced(self.run_id)
+                if self.diverged(transaction):
+                    raise Fenced(self.run_id)
                 appender = Appender(self.envelope, self.sequence)
                 appender.extend(pending)
                 result = work(transaction, appender)
@@ -127,14 +132,30 @@ class RunLog:
             self._writer.wake(self)
         return result
 
+    async def commit_at_last(self, work: "Callable[[Transaction, Appender], Result]") -> Result:
+        """The same, as soon as the database lets us: nothing that a run has come to is lost because it was away."""
+        seconds = RETRY_SECONDS
+        while True:
+            try:
+                return await self.commit(work)
+            except Unavailable:
+                logger.debug("not_written, trying again", extra={"run_id": self.run_id})
+                await asyncio.sleep(seconds)
+                seconds = min(2 * seconds, LONGEST_RETRY_SECONDS)
+
     def take(self, count: int) -> list[PendingEvent]:
         """The oldest pending events, up to a number."""
         self._awake = False  # before taking: whoever puts from now on rings again
         return [self.pending.popleft() for _ in range(min(count, len(self.pending)))]
 
     def give_back(self, pending: list[PendingEvent]) -> None:
-        """They were not written after all."""
+        """They were not written after all, or the answer to their commit was lost."""
         self.pending.extendleft(reversed(pending))
+        self._uncertain = True
+
+    def diverged(self, transaction: Transaction) -> bool:
+        """Whether the log has events that we do not know of: those of a commit whose answer was lost. A replay does."""
+        return self._uncertain and events.last_sequence(transaction, self.tenant, self.run_id) != self.sequence
 
     def appender(self, pending: Iterable[PendingEvent]) -> "Appender":
         """The events with their numbers, not yet written."""
@@ -145,6 +166,7 @@ class RunLog:
     def written(self, appender: "Appender", count: int) -> None:
         """The appender's events have been committed, `count` of them from the pending ones."""
         first, self.sequence = self.sequence + 1, appender.sequence
+        self._uncertain = False
         if appender.events:
             self._writer.live.publish(self.run_id, first, appender.events, ended=appender.ended)
         self._written += count
@@ -299,7 +321,7 @@ def _append(transaction: Transaction, batch: list[_Part]) -> set[RunLog]:
     }
     rows: list[NewEvent] = []
     for log, _, appender in batch:
-        if attempts[log.tenant].get(log.run_id) == log.attempt:
+        if attempts[log.tenant].get(log.run_id) == log.attempt and not log.diverged(transaction):
             rows += appender.rows(log.tenant, log.run_id)
         else:
             lost.add(log)

@@ -12,13 +12,18 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, create_engine, event
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, Unavailable
 from app.store.refusals import Refusals, no_room
 
 WAL_BYTES = 16 * 1024 * 1024
 """What a write-ahead log keeps of the disk once it has been longer, for a copy being made or a large transaction."""
+CONNECTION_SECONDS = 5
+"""How long a connection to Postgres may take to be made."""
+FREE_SECONDS = 15
+"""How long work waits for a connection that is free, before whoever asked is told to come again."""
 ROOM_BYTES = 4 * 1024 * 1024
 """Less than this is no room: one change of a state of the largest size takes some three times its 1 MiB."""
 
@@ -181,6 +186,7 @@ class PostgresDatabase:
         options = {
             # A process that is stopped, or a machine that is gone, must not keep others from its rows.
             "options": f"-c idle_in_transaction_session_timeout={silence_milliseconds}",
+            "connect_timeout": CONNECTION_SECONDS,
             "keepalives_idle": 5,
             "keepalives_interval": 2,
             "keepalives_count": 3,
@@ -188,7 +194,12 @@ class PostgresDatabase:
         }
         try:
             self._engine = create_async_engine(
-                sync_url(url), pool_size=pool_size, max_overflow=pool_size, connect_args=options, hide_parameters=True
+                sync_url(url),
+                pool_size=pool_size,
+                max_overflow=pool_size,
+                pool_timeout=FREE_SECONDS,
+                connect_args=options,
+                hide_parameters=True,
             )
         except ModuleNotFoundError:
             raise ConfigurationError("Postgres needs the extra: pip install 'millstream[postgres]'") from None
@@ -203,8 +214,9 @@ class PostgresDatabase:
         working.add_done_callback(self._done)
         return await asyncio.shield(working)
 
-    async def _write(self, work: Work[Result]) -> Result:
+    async def _write(self, work: Work[Result], *, again: bool = True) -> Result:
         transactions: list[Transaction] = []
+        done = False
 
         def begun(connection: Connection) -> Result:
             transactions.append(Transaction(connection))
@@ -213,9 +225,18 @@ class PostgresDatabase:
         try:
             async with self._engine.begin() as connection:
                 result = await connection.run_sync(begun)
+                done = True
         except DBAPIError as error:
+            # A connection of the pool was dead, or died before the commit was asked for: nothing has happened.
+            if again and error.connection_invalidated and not done:
+                return await self._write(work, again=False)
             self._refusals.check(error)
             raise
+        except PoolTimeout as error:
+            raise Unavailable(
+                f"the database is too slow: no connection to it was free for {FREE_SECONDS} s; try again",
+                code="database_unavailable",
+            ) from error
         transactions[0].committed()
         return result
 

@@ -1,4 +1,4 @@
-"""A database that is slow, or away at times: a real one behind it, and a wait or a refusal before."""
+"""A database that is slow, or away at times, or whose answers are lost: a real one behind it."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -8,13 +8,13 @@ from typing import TypeVar
 import pytest
 
 from app.errors import Unavailable
-from app.store.database import Database, Work, open_database
+from app.store.database import Database, Transaction, Work, open_database
 
 Result = TypeVar("Result")
 
 
 class SlowDatabase:
-    """Each write waits; while `away` says so, it is refused."""
+    """Each write waits; while `away` says so, it is refused, and when `lost` says so, done and yet not answered."""
 
     def __init__(self, database: Database) -> None:
         self.seconds = 0.0
@@ -22,6 +22,8 @@ class SlowDatabase:
         self.refused = 0
         self.away: Callable[[int], bool] = lambda _number: False
         """Asked with the number of each write."""
+        self.lost: Callable[[int], bool] = lambda _number: False
+        """The same, of writes that are committed while the connection breaks."""
         self._database = database
 
     async def write(self, work: Work[Result]) -> Result:
@@ -32,7 +34,16 @@ class SlowDatabase:
             raise Unavailable("the database does not answer: it is away; try again", code="database_unavailable")
         if self.seconds:
             await asyncio.sleep(self.seconds)
-        return await self._database.write(work)
+        if not self.lost(self.writes):
+            return await self._database.write(work)
+
+        def without_consequences(transaction: Transaction) -> None:
+            work(transaction)
+            transaction._actions.clear()
+
+        self.refused += 1
+        await self._database.write(without_consequences)
+        raise Unavailable("the database does not answer: its answer is lost; try again", code="database_unavailable")
 
     async def read(self, work: Work[Result]) -> Result:
         """As the database does it."""
