@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 from app import clock
 from app.engine.bodies import AsyncBody, Body, SyncBody
@@ -17,8 +17,7 @@ from app.engine.pauses import Pauses, RunPaused
 from app.engine.seam import Engine
 from app.engine.states import States
 from app.engine.steps import AsyncRuntime, SyncRuntime
-from app.engine.writer import Appender, Fenced, RunLog, RunWork
-from app.errors import Unavailable
+from app.engine.writer import Appender, Fenced, RunLog
 from app.metrics import Metrics
 from app.store.database import Transaction
 from app.store.tables import SessionRow
@@ -30,11 +29,8 @@ from app.workflow.workflow import Workflow
 
 logger = logging.getLogger(__name__)
 
-DATABASE_RETRY_SECONDS = 0.5
 LARGE_STATE_BYTES = 64 * 1024
 """From here on, encoding a state takes longer than handing it to a thread."""
-
-Result = TypeVar("Result")
 
 
 class StopReason(StrEnum):
@@ -187,7 +183,7 @@ class Execution:
                 transaction, appender, self._states, session, self._run.run_id, change, clock.now(), number=number
             )
 
-        await self._commit(work)
+        await self._log.commit_at_last(work)
 
     async def _document(self) -> StateDocument:
         """The state at the end. Encoding a large one is left to a thread where the author's code ran in one."""
@@ -203,15 +199,6 @@ class Execution:
         def work(transaction: Transaction, appender: Appender, session: SessionRow) -> RunStatus:
             return end_run(transaction, appender, self._states, self._engine, self._run, session, outcome, clock.now())
 
-        status = await self._commit(work)
+        status = await self._log.commit_at_last(work)
         self._metrics.runs_finished.labels(self._run.workflow, status.value).inc()
         self._log.fail(Fenced(self._run.run_id))  # whatever an abandoned thread still says is not heard
-
-    async def _commit(self, work: RunWork[Result]) -> Result:
-        """Write, as soon as the database lets us: neither a save nor an end is lost because it was away."""
-        while True:
-            try:
-                return await self._log.commit(work)
-            except Unavailable:
-                logger.warning("not_written, trying again", extra={"run_id": self._run.run_id})
-                await asyncio.sleep(DATABASE_RETRY_SECONDS)
