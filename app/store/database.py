@@ -47,9 +47,9 @@ class Transaction:
         compiled = statement.compiled(self._connection.dialect)
         self._executed(compiled.sql, compiled.parameters(parameters))
 
-    def execute(self, statement: Executable) -> CursorResult[Any]:
-        """Run a statement that is made for the occasion, such as a list with filters."""
-        return self._connection.execute(statement)
+    def execute(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> CursorResult[Any]:
+        """Run a statement by SQLAlchemy: one that is made for the occasion, or seldom run."""
+        return self._connection.execute(statement, parameters)
 
     def driver(self, statements: Mapping[str, str], parameters: Any) -> list[Any]:
         """Run the dialect's one of the statements as it is, and give its rows as tuples."""
