@@ -19,9 +19,11 @@ class LoggedEvent(NamedTuple):
 
 _INSERT = {
     "sqlite": "INSERT INTO run_events (tenant_id, run_id, sequence, event, payload, result) VALUES (?, ?, ?, ?, ?, ?)",
+    # One JSON text is sent, which costs a tenth of what arrays cost whose elements are full of quotes.
     "postgresql": (
-        "INSERT INTO run_events (tenant_id, run_id, sequence, event, payload, result) SELECT * FROM"
-        " unnest(%s::text[], %s::text[], %s::int[], %s::text[], %s::text[], %s::text[])"
+        "INSERT INTO run_events (tenant_id, run_id, sequence, event, payload, result)"
+        " SELECT t, r, s, e, p, x FROM json_to_recordset(%s::json)"
+        " AS new (t text, r text, s int, e text, p text, x text)"
     ),
 }
 _FENCE = {
@@ -33,13 +35,13 @@ _FENCE = {
 }
 _APPEND_FENCED = {
     "postgresql": (
-        "WITH wanted AS (SELECT * FROM unnest(%s::text[], %s::text[], %s::int[]) AS w (tenant_id, run_id, attempt)),"
-        " held AS MATERIALIZED (SELECT runs.tenant_id, runs.run_id FROM runs JOIN wanted USING (tenant_id, run_id)"
-        "  WHERE runs.status = 'running' AND runs.attempt = wanted.attempt ORDER BY run_id FOR NO KEY UPDATE OF runs),"
+        "WITH wanted AS (SELECT * FROM json_to_recordset(%s::json) AS w (t text, r text, a int)),"
+        " held AS MATERIALIZED (SELECT t, r FROM wanted JOIN runs ON tenant_id = t AND run_id = r"
+        "  WHERE status = 'running' AND attempt = a ORDER BY t, r FOR NO KEY UPDATE OF runs),"
         " added AS (INSERT INTO run_events (tenant_id, run_id, sequence, event, payload, result)"
-        "  SELECT new.* FROM unnest(%s::text[], %s::text[], %s::int[], %s::text[], %s::text[], %s::text[])"
-        "  AS new (tenant_id, run_id, sequence, event, payload, result) JOIN held USING (tenant_id, run_id))"
-        " SELECT tenant_id, run_id FROM held"
+        "  SELECT t, r, s, e, p, x FROM json_to_recordset(%s::json)"
+        "  AS new (t text, r text, s int, e text, p text, x text) JOIN held USING (t, r))"
+        " SELECT t, r FROM held"
     )
 }
 _PAGE = {
@@ -79,7 +81,7 @@ def append_events(transaction: Transaction, rows: Sequence[NewEvent]) -> None:
     if transaction.dialect == "sqlite":
         transaction.driver_many(_INSERT["sqlite"], list(rows))
     else:
-        transaction.driver(_INSERT, tuple(list(column) for column in zip(*rows, strict=True)))
+        transaction.driver(_INSERT, [_as_json(rows)])
 
 
 def append_fenced(
@@ -95,9 +97,12 @@ def append_fenced(
         whole = len(kept) == len(attempts)
         transaction.driver_many(_INSERT["sqlite"], [row for row in rows if whole or row[:2] in kept])
         return kept
-    runs = [[*run, attempt] for run, attempt in attempts.items()]
-    columns = [list(column) for column in [*zip(*runs, strict=True), *zip(*rows, strict=True)]]
-    return set(transaction.driver(_APPEND_FENCED, columns))
+    runs = encode([{"t": tenant, "r": run, "a": attempt} for (tenant, run), attempt in attempts.items()]).decode()
+    return set(transaction.driver(_APPEND_FENCED, (runs, _as_json(rows))))
+
+
+def _as_json(rows: Sequence[NewEvent]) -> str:
+    return encode([dict(zip("trsepx", row, strict=True)) for row in rows]).decode()
 
 
 def read_events(transaction: Transaction, tenant: str, run: str, *, after: int, limit: int) -> list[LoggedEvent]:
