@@ -31,8 +31,8 @@ class Statements:
 def recorded() -> Iterator[Statements]:
     """What connections that are made meanwhile are asked.
 
-    SQLite tells of every statement itself, whoever runs it. On Postgres it is what SQLAlchemy runs; whatever else
-    speaks to the server shows in its counters, see judging.py.
+    It is what SQLAlchemy runs, with its parameters. What SQLite is asked past it, SQLite tells itself; what Postgres
+    is, shows in its counters, see judging.py.
     """
     found = Statements()
 
@@ -40,9 +40,8 @@ def recorded() -> Iterator[Statements]:
         if hasattr(connection, "set_trace_callback"):
             connection.set_trace_callback(found.add)
 
-    def executed(_connection: Any, _cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
-        if context.dialect.name == "postgresql":
-            found.add(sql, parameters[0] if many else parameters)
+    def executed(_connection: Any, _cursor: Any, sql: str, parameters: Any, _context: Any, many: bool) -> None:
+        found.add(sql, parameters[0] if many else parameters)
 
     event.listen(Engine, "connect", connected)
     event.listen(Engine, "before_cursor_execute", executed)
