@@ -28,20 +28,19 @@ _INSERT = {
 }
 _FENCE = {
     "sqlite": (
-        "SELECT tenant_id, run_id, attempt FROM json_each(?) AS wanted JOIN runs"
-        " ON tenant_id = json_extract(wanted.value, '$[0]') AND run_id = json_extract(wanted.value, '$[1]')"
-        " WHERE status = 'running'"
+        "SELECT run_id, attempt FROM runs WHERE tenant_id = ? AND status = 'running'"
+        " AND run_id IN (SELECT value FROM json_each(?))"
     )
 }
 _APPEND_FENCED = {
     "postgresql": (
-        "WITH wanted AS (SELECT * FROM json_to_recordset(%s::json) AS w (t text, r text, a int)),"
-        " held AS MATERIALIZED (SELECT t, r FROM wanted JOIN runs ON tenant_id = t AND run_id = r"
-        "  WHERE status = 'running' AND attempt = a ORDER BY t, r FOR NO KEY UPDATE OF runs),"
+        "WITH held AS MATERIALIZED (SELECT run_id AS r, attempt AS a FROM runs WHERE tenant_id = %s"
+        "  AND run_id = ANY(%s::text[]) AND status = 'running' ORDER BY run_id FOR NO KEY UPDATE),"
+        " kept AS (SELECT r FROM held JOIN json_to_recordset(%s::json) AS wanted (r text, a int) USING (r, a)),"
         " added AS (INSERT INTO run_events (tenant_id, run_id, sequence, event, payload, result)"
         "  SELECT t, r, s, e, p, x FROM json_to_recordset(%s::json)"
-        "  AS new (t text, r text, s int, e text, p text, x text) JOIN held USING (t, r))"
-        " SELECT t, r FROM held"
+        "  AS new (t text, r text, s int, e text, p text, x text) JOIN kept USING (r))"
+        " SELECT r FROM kept"
     )
 }
 _PAGE = {
@@ -85,20 +84,21 @@ def append_events(transaction: Transaction, rows: Sequence[NewEvent]) -> None:
 
 
 def append_fenced(
-    transaction: Transaction, attempts: Mapping[tuple[str, str], int], rows: Sequence[NewEvent]
-) -> set[tuple[str, str]]:
-    """Add events of those of the runs that still are at these attempts; which runs, as `(tenant, run)`, these are.
+    transaction: Transaction, tenant: str, attempts: Mapping[str, int], rows: Sequence[NewEvent]
+) -> set[str]:
+    """Add a tenant's events of those of the runs that still are at these attempts; which runs these are.
 
     On Postgres it is a single statement, which locks the runs' rows until it is committed.
     """
     if transaction.dialect == "sqlite":
-        held = transaction.driver(_FENCE, [encode([list(run) for run in attempts]).decode()])
-        kept = {(tenant, run) for tenant, run, attempt in held if attempts[tenant, run] == attempt}
+        held = transaction.driver(_FENCE, (tenant, encode(list(attempts)).decode()))
+        kept = {run for run, attempt in held if attempts[run] == attempt}
         whole = len(kept) == len(attempts)
-        transaction.driver_many(_INSERT["sqlite"], [row for row in rows if whole or row[:2] in kept])
+        transaction.driver_many(_INSERT["sqlite"], [row for row in rows if whole or row[1] in kept])
         return kept
-    runs = encode([{"t": tenant, "r": run, "a": attempt} for (tenant, run), attempt in attempts.items()]).decode()
-    return set(transaction.driver(_APPEND_FENCED, (runs, _as_json(rows))))
+    wanted = encode([{"r": run, "a": attempt} for run, attempt in attempts.items()]).decode()
+    found = transaction.driver(_APPEND_FENCED, (tenant, list(attempts), wanted, _as_json(rows)))
+    return {run for (run,) in found}
 
 
 def _as_json(rows: Sequence[NewEvent]) -> str:
