@@ -67,15 +67,15 @@ class Execution:
         self._journal = Journal(log, History(log, last=claim.known_sequence), attempt=claim.run.attempt)
         self._metrics = metrics
         self._stopped: StopReason | None = None
-        self._stopping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._awake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the author's code has ended, or is to end."""
         self._workflow: Workflow | None = None
         self._saves: set[asyncio.Future[None]] = set()
 
     def stop(self, reason: StopReason) -> None:
         """Ask the author's code to end; the first reason counts."""
         self._stopped = self._stopped or reason
-        if not self._stopping.done():
-            self._stopping.set_result(None)
+        self._wake()
 
     async def run(self) -> None:
         """Execute it, and write its end; raises Fenced when another attempt has taken over."""
@@ -85,7 +85,7 @@ class Execution:
 
     async def _outcome(self) -> Outcome | None:
         """How the author's code ended; None when the run is left to another attempt."""
-        if not await self._journal.read(until=self._stopping):
+        if not await self._journal.read(until=self._awake):
             return self._stopped_outcome()
         try:
             body = self._prepare()
@@ -140,17 +140,23 @@ class Execution:
     async def _drive(self, body: Body) -> Any:
         """Let it run until it ends, is stopped, or has used up its time."""
         driving = body.start()
+        driving.add_done_callback(lambda _ended: self._wake())
+        limit = self._seconds_left()
+        timer = None if limit is None else asyncio.get_running_loop().call_later(limit, self.stop, StopReason.timeout)
         try:
-            await asyncio.wait(
-                {driving, self._stopping}, timeout=self._seconds_left(), return_when=asyncio.FIRST_COMPLETED
-            )
+            await self._awake
             if not driving.done():
-                self.stop(StopReason.timeout)  # counts where nobody else has asked
                 body.stop()
                 await asyncio.wait({driving}, timeout=self._grace_seconds)
             return body.result() if driving.done() else None
         finally:
             driving.cancel()
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if not self._awake.done():
+            self._awake.set_result(None)
 
     def _stopped_outcome(self) -> Outcome | None:
         if self._stopped == StopReason.drain:

@@ -33,6 +33,8 @@ MAX_ROWS = 500
 """Rows of one commit: larger ones gain nothing and hold the loop for longer."""
 MAX_PENDING = 1000
 """Events of one run that may wait for their commit before its author is made to wait."""
+GATHERING_TURNS = 2
+"""Turns of the event loop before a commit: runs that are ready add their parts, and one that has ended its end."""
 RETRY_SECONDS = 0.5
 """Wait before a commit that the database refused is tried again; that of a single run doubles it each time, up to …"""
 LONGEST_RETRY_SECONDS = 5.0
@@ -268,7 +270,8 @@ class EventWriter:
         """Write until cancelled."""
         while True:
             await self._work.wait()
-            await asyncio.sleep(0)  # every run that is ready adds its part to this commit
+            for _ in range(GATHERING_TURNS):
+                await asyncio.sleep(0)
             self._work.clear()
             try:
                 await self._write_batch()
