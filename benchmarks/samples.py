@@ -35,7 +35,7 @@ class Samples:
 
 def _value(key: str, samples: list[float]) -> float:
     """The median, or whatever percentile the figure is."""
-    percentile = FIGURES[key].percentile
+    percentile = FIGURES[key].percentile if key in FIGURES else 50
     if percentile == 50:
         return statistics.median(samples)
     return sorted(samples)[min(len(samples) - 1, len(samples) * percentile // 100)]

@@ -172,7 +172,7 @@ class Slices:
 
 
 @asynccontextmanager
-async def idle_streams(port: int, number: int) -> AsyncIterator[None]:
+async def idle_streams(port: int, number: int, *, on_disconnect: str | None = None) -> AsyncIterator[None]:
     """So many runs that have begun and wait, each with its reader, all open; raises Wrong when one does not open."""
     opened: list[Connection] = []
     places = asyncio.Semaphore(OPENING_AT_A_TIME)
@@ -181,7 +181,7 @@ async def idle_streams(port: int, number: int) -> AsyncIterator[None]:
         async with places:
             connection = await Connection.open(port)
             opened.append(connection)
-            answer: Answer = calls.start(connection, events=2, hold_seconds=HOLD_SECONDS)
+            answer: Answer = calls.start(connection, events=2, hold_seconds=HOLD_SECONDS, on_disconnect=on_disconnect)
             await asyncio.wait({answer.marked, answer.ended}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.marked.done():
                 raise Wrong(f"an idle stream was answered {answer.status}: {answer.body[:200]!r}")

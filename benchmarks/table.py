@@ -36,7 +36,7 @@ def table(database: str, samples: dict[str, Samples]) -> Iterator[str]:
         ratio = ours.ratio(key, bare)
         met = None if goal is None or value is None else goal.met(value, ratio)
         verdict = {None: "", True: "held", False: "MISSED"}[met]
-        cells = [figure.title, figure.unit, _number(value), _number(base), _ratio(ratio), str(goal or ""), verdict]
+        cells = [figure.title, figure.unit, number(value), number(base), times(ratio), str(goal or ""), verdict]
         yield f"| {' | '.join(cells)} |"
     errors = " | ".join(str(peer.errors.total()) for peer in (ours, bare))
     yield f"| errors: lost, doubled, out of order, refused | | {errors} | | | |"
@@ -62,11 +62,13 @@ def commit() -> str:
     return head[:9]
 
 
-def _ratio(value: float | None) -> str:
+def times(value: float | None) -> str:
+    """A ratio, as it is shown."""
     return NOTHING if value is None else f"{value:.2f}x"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A figure, as it is shown."""
     if value is None:
         return NOTHING
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

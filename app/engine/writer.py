@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from itertools import groupby
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from app import clock
@@ -284,7 +285,7 @@ class EventWriter:
             return
         try:
             with self.metrics.commit_seconds.time():
-                write = self.database.write if any(part.log.uncertain for part in batch) else self.database.write_one
+                write = self.database.write_one if _is_one_statement(batch) else self.database.write
                 lost = await write(lambda transaction: _append(transaction, batch))
         except Unavailable:
             for part in batch:
@@ -332,8 +333,20 @@ class _Part(NamedTuple):
 
 def _append(transaction: Transaction, batch: list[_Part]) -> set[RunLog]:
     """Write the batch's events but those of runs that this process has lost; which these are."""
-    written = [part for part in batch if not part.log.diverged(transaction)]
-    attempts = {(part.log.tenant, part.log.run_id): part.log.attempt for part in written}
-    rows = [row for part in written for row in part.appender.rows(part.log.tenant, part.log.run_id)]
-    kept = events.append_fenced(transaction, attempts, rows)
-    return {part.log for part in batch if (part.log.tenant, part.log.run_id) not in kept}
+    lost = set()
+    for tenant, parts in groupby(sorted(batch, key=_tenant_of), key=_tenant_of):
+        written = {part.log.run_id: part for part in parts if not part.log.diverged(transaction)}
+        attempts = {run_id: part.log.attempt for run_id, part in written.items()}
+        rows = [row for part in written.values() for row in part.appender.rows(tenant, part.log.run_id)]
+        kept = events.append_fenced(transaction, tenant, attempts, rows)
+        lost |= {part.log for part in batch if part.log.tenant == tenant and part.log.run_id not in kept}
+    return lost
+
+
+def _tenant_of(part: _Part) -> str:
+    return part.log.tenant
+
+
+def _is_one_statement(batch: list[_Part]) -> bool:
+    """Whether nothing has to be asked before the events are written, and one statement writes all of them."""
+    return len({part.log.tenant for part in batch}) == 1 and not any(part.log.uncertain for part in batch)

@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, select, union_all, update
 
 from app.store.database import Transaction
 from app.store.statements import Statement
 from app.store.tables import RunRow, RunTable, SessionTable, table_of
-from app.workflow.status import ENDED, RunStatus
+from app.workflow.status import RunStatus
 
 _runs = table_of(RunTable)
 _sessions = table_of(SessionTable)
@@ -95,10 +95,12 @@ _FINISH = Statement(
         finished_at=bindparam("at"),
     )
 )
+# A literal: what is a parameter could be any status, so that the index of queued runs would not serve it.
+_QUEUED: ColumnElement[str] = literal_column(f"'{RunStatus.queued.value}'")
 _IN_QUEUE = (
     (_runs.c.tenant_id == bindparam("tenant"))
     & (_runs.c.session_id == bindparam("session"))
-    & (_runs.c.status == RunStatus.queued.value)
+    & (_runs.c.status == _QUEUED)
 )
 _NEXT = Statement(select(_runs).where(_IN_QUEUE).order_by(_runs.c.ordinal).limit(1))
 _POSITION = Statement(
@@ -112,10 +114,22 @@ _POSITION = Statement(
 )
 _OF_A_SESSION = (_runs.c.tenant_id == bindparam("tenant")) & (_runs.c.session_id == bindparam("session"))
 _SINCE = Statement(select(_runs).where(_OF_A_SESSION, _runs.c.ordinal > bindparam("after")).order_by(_runs.c.ordinal))
+# Those in the queue, and the one that has the turn: an old session has many others, which are not looked at.
 _LIVE = Statement(
-    select(_runs)
-    .where(_OF_A_SESSION, or_(*(_runs.c.status == status.value for status in RunStatus if status not in ENDED)))
-    .order_by(_runs.c.ordinal)
+    union_all(
+        select(_runs).where(_IN_QUEUE),
+        select(_runs)
+        .join_from(
+            _sessions,
+            _runs,
+            (_runs.c.tenant_id == _sessions.c.tenant_id) & (_runs.c.run_id == _sessions.c.active_run_id),
+        )
+        .where(
+            _sessions.c.tenant_id == bindparam("tenant"),
+            _sessions.c.session_id == bindparam("session"),
+            _runs.c.status != _QUEUED,
+        ),
+    ).order_by("ordinal")
 )
 _READY = Statement(
     select(_runs)

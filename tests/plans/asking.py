@@ -49,10 +49,10 @@ class Asked(Workflow):
 async def ask_everything(client: Client, filled: Filled) -> None:
     """Every route, and each way through it that has statements of its own."""
     await ask_for_lists(client, filled)
-    await ask_for_runs(client)
+    await ask_for_runs(client, filled)
     await ask_for_streams(client, filled)
     await ask_for_states(client)
-    await ask_for_sessions(client)
+    await ask_for_sessions(client, filled)
     await asyncio.sleep(LOOKS_SECONDS)
 
 
@@ -68,22 +68,22 @@ async def ask_for_lists(client: Client, filled: Filled) -> None:
             await _ok(client, "GET", path, params={**chosen, "cursor": cursor})
 
 
-async def ask_for_runs(client: Client) -> None:
+async def ask_for_runs(client: Client, filled: Filled) -> None:
     """Starts in every mood, ends of every kind."""
     named = {"session_id": OLD_SESSION}
     keyed = {"Idempotency-Key": "once"}
     for _ in range(2):
-        await _start(client, named | {"input": {}}, headers=keyed | {"Prefer": "wait=20"})
-    await _start(client, {"input": {}, "session_state": {"given": 1}}, headers={"Prefer": "wait=20"})
-    live = await _start(client, named | {"input": {"seconds": 60}})
-    queued = [await _start(client, named | {"input": {}}) for _ in range(2)]
-    await _start(client, named | {"input": {}, "on_busy": "reject"}, status=409)
+        await _start(client, filled, named | {"input": {}}, headers=keyed | {"Prefer": "wait=20"})
+    await _start(client, filled, {"input": {}, "session_state": {"given": 1}}, headers={"Prefer": "wait=20"})
+    live = await _start(client, filled, named | {"input": {"seconds": 60}})
+    queued = [await _start(client, filled, named | {"input": {}}) for _ in range(2)]
+    await _start(client, filled, named | {"input": {}, "on_busy": "reject"}, status=409)
     await _ok(client, "GET", f"/runs/{queued[1]['run_id']}")
     await _ok(client, "POST", f"/runs/{queued[1]['run_id']}/cancel")
-    interrupting = await _start(client, named | {"input": {}, "on_busy": "interrupt"})
+    interrupting = await _start(client, filled, named | {"input": {}, "on_busy": "interrupt"})
     await client.ended(live["run_id"])
     await client.ended(interrupting["run_id"])
-    asking = await _start(client, {"input": {"ask": True}})
+    asking = await _start(client, filled, {"input": {"ask": True}})
 
     async def paused() -> bool:
         return bool((await client.get(f"/runs/{asking['run_id']}")).json()["status"] == "paused")
@@ -99,7 +99,7 @@ async def ask_for_runs(client: Client) -> None:
 
 async def ask_for_streams(client: Client, filled: Filled) -> None:
     """One run, live and again; many on one stream."""
-    run = await _start(client, {"session_id": OLD_SESSION, "input": {"events": 20}})
+    run = await _start(client, filled, {"session_id": OLD_SESSION, "input": {"events": 20}})
     events = await client.events(run["run_id"])
     assert len(await client.events(run["run_id"], after=5)) == len(events) - 5
     page = {"params": {"after": 3, "limit": 2}, "headers": {"Accept": "application/json"}}
@@ -109,7 +109,7 @@ async def ask_for_streams(client: Client, filled: Filled) -> None:
     for named in ({"run_id": run["run_id"]}, {"session_id": OLD_SESSION}):
         async with asyncio.timeout(20), client.stream("GET", "/events", params=named) as stream:
             assert stream.status_code == 200, await stream.aread()
-            following = await _start(client, {"session_id": OLD_SESSION, "input": {}})
+            following = await _start(client, filled, {"session_id": OLD_SESSION, "input": {}})
             async for chunk in stream.aiter_raw():
                 if b"RunFinished" in chunk:
                     break
@@ -128,21 +128,27 @@ async def ask_for_states(client: Client) -> None:
     await _ok(client, "GET", f"{path}/revisions", params={"cursor": page["next_cursor"]})
 
 
-async def ask_for_sessions(client: Client) -> None:
+async def ask_for_sessions(client: Client, filled: Filled) -> None:
     """Made, seen, changed, forked, deleted."""
-    made = await _ok(client, "POST", "/sessions", json={"workflow": "asked", "session_state": {"a": 1}, "name": "made"})
+    made = await _ok(
+        client, "POST", "/sessions", json={"workflow": filled.workflow, "session_state": {"a": 1}, "name": "made"}
+    )
     path = f"/sessions/{made['session_id']}"
     await _ok(client, "GET", path)
     await _ok(client, "PATCH", path, json={"name": "named"})
     forked = await _ok(client, "POST", f"/sessions/{OLD_SESSION}/fork", json={})
-    run = await _start(client, {"session_id": forked["session_id"], "input": {}}, headers={"Idempotency-Key": "forked"})
+    run = await _start(
+        client, filled, {"session_id": forked["session_id"], "input": {}}, headers={"Idempotency-Key": "forked"}
+    )
     await client.ended(run["run_id"])
     for session_id in (made["session_id"], forked["session_id"]):
         assert (await client.delete(f"/sessions/{session_id}")).status_code == 204
 
 
-async def _start(client: Client, body: dict[str, Any], *, status: int | None = None, **options: Any) -> dict[str, Any]:
-    answer = await client.post("/workflows/asked/runs", json=body, **options)
+async def _start(
+    client: Client, filled: Filled, body: dict[str, Any], *, status: int | None = None, **options: Any
+) -> dict[str, Any]:
+    answer = await client.post(f"/workflows/{filled.workflow}/runs", json=body, **options)
     assert answer.status_code == status if status else answer.is_success, answer.text
     run: dict[str, Any] = answer.json()
     return run

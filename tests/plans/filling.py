@@ -30,6 +30,8 @@ OLD_SESSION = "the-old-one"
 RARE = "rare"
 """A value that a few of the oldest rows have: where it has no index, they are found last."""
 RARE_ROWS = 3
+WAITING_RUNS = 20
+"""Queued ones, in sessions that give nobody the turn: they stay."""
 VARIETY = 500
 """Different users and names."""
 ROWS_PER_STATEMENT = 5_000
@@ -54,18 +56,22 @@ class Amounts:
 class Filled:
     """What is in it, for those who ask for it."""
 
+    workflow: str
     long_run: str
+    """Of the old session; as long as was wanted."""
     deep_run: str
     """Half of all runs are older."""
     deep_session: tuple[datetime, str]
 
 
 def fill(database_url: str, workflow: str, amounts: Amounts) -> Filled:
-    """Fill a migrated database, and have it know its own statistics."""
+    """Fill a migrated database; Postgres gets to know its statistics, as it does by itself, and SQLite never."""
     engine = sqlite_engine(database_url) if _is_sqlite(database_url) else create_engine(sync_url(database_url))
     runs = list(_runs(workflow, amounts))
     try:
         with engine.connect() as connection:
+            if _is_sqlite(database_url):
+                connection.exec_driver_sql("BEGIN")  # nobody else does, and a commit for each row takes for ever
             _insert(connection, SessionTable, _sessions(workflow, amounts))
             _insert(connection, RevisionTable, _revisions(amounts))
             _insert(connection, RunTable, runs)
@@ -74,12 +80,13 @@ def fill(database_url: str, workflow: str, amounts: Amounts) -> Filled:
             while page := list(islice(events, ROWS_PER_STATEMENT)):
                 append_events(Transaction(connection), page)
             connection.commit()
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("ANALYZE")
+        if not _is_sqlite(database_url):
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("ANALYZE")
     finally:
         engine.dispose()
     deep = amounts.sessions // 2
-    return Filled(runs[0].run_id, runs[len(runs) // 2].run_id, (_moment(deep), f"session-{deep:07d}"))
+    return Filled(workflow, runs[0].run_id, runs[len(runs) // 2].run_id, (_moment(deep), f"session-{deep:07d}"))
 
 
 def _insert(connection: Connection, table: type[Row], rows: Iterable[Row]) -> None:
@@ -133,16 +140,18 @@ def _runs(workflow: str, amounts: Amounts) -> Iterator[RunRow]:
             yield _run(OLD_SESSION, workflow, number, ordinal=ordinal)
     for ordinal in old:
         yield _run(OLD_SESSION, workflow, amounts.sessions, ordinal=ordinal)
+    for number in range(WAITING_RUNS):
+        yield _run(f"session-{2 * number + 1:07d}", workflow, amounts.sessions, ordinal=1, status="queued")
 
 
-def _run(session_id: str, workflow: str, number: int, *, ordinal: int) -> RunRow:
+def _run(session_id: str, workflow: str, number: int, *, ordinal: int, status: str = "completed") -> RunRow:
     return RunRow(
         tenant_id=DEFAULT_TENANT,
         run_id=clock.new_id(),
         workflow=workflow,
         session_id=session_id,
         user_id=_spread("user", number),
-        status="failed" if number < RARE_ROWS else "completed",
+        status="failed" if number < RARE_ROWS else status,
         ordinal=ordinal,
         attempt=1,
         worker_id="long-gone",

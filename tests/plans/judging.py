@@ -24,9 +24,13 @@ a worker leaves."""
 SHARED = {"tenant_id", "queue_name"}
 """Columns in which all rows are the same."""
 
+GROUP = {"session_id"}
+"""What a session has grows with its age: finding it by the session alone is a scan where more is asked."""
+
 _STEP = re.compile(r"(?P<how>SCAN|SEARCH) (?P<table>\w+)(?:.*?INDEX (?P<index>\w+))?.*?(?:\((?P<bound>.*)\))?$")
 _BOUND = re.compile(r"(\w+)(=|<|>)\?")
-_WHERE = re.compile(r"\bWHERE\b(.*?)(?:\bORDER BY\b|\bLIMIT\b|\bRETURNING\b|$)", re.DOTALL | re.IGNORECASE)
+_WHERE = re.compile(r"\bWHERE\b(.*?)(?:\bORDER BY\b|\bLIMIT\b|\bRETURNING\b|\bUNION\b|$)", re.DOTALL | re.IGNORECASE)
+_INNER = re.compile(r"\(SELECT .*?\)", re.DOTALL)
 _ASKED = re.compile(r"(?:\b(\w+)\.)?\b(\w+) (?:= |IN )")
 _CONDITION = re.compile(r"(\w+)\)?(?:::[\w ]+)? (=|<=?|>=?) ")
 
@@ -59,6 +63,8 @@ class Access:
             return f"reads all of {self.table}"
         if self.sorted:
             return f"sorts what it finds of {self.table} by {self.index}"
+        if self.table != "sessions" and self.equal - SHARED == GROUP and (more := self.asked - SHARED - GROUP):
+            return f"walks the session's {self.table} by {self.index} for {', '.join(sorted(more))}"
         if self.equal - SHARED:
             return None
         if self.asked - SHARED:
@@ -68,11 +74,17 @@ class Access:
         return f"reads all of {self.table} by {self.index}"
 
 
-def troubles(database_url: str, statements: Statements) -> list[str]:
-    """What is wrong with the plans of these statements, each with its statement."""
-    explain = _on_sqlite if database_url.startswith("sqlite:") else _on_postgres
+def troubles(database_url: str, statements: Statements, *, small: bool = True) -> list[str]:
+    """What is wrong with the plans of these statements, each with its statement.
+
+    A small table Postgres may well scan: there it is asked what it would do if it could help it.
+    """
+    if database_url.startswith("sqlite:"):
+        plans = _on_sqlite(database_url, statements)
+    else:
+        plans = _on_postgres(database_url, statements, small=small)
     found = []
-    for shape, accesses in explain(database_url, statements):
+    for shape, accesses in plans:
         for access in accesses:
             if access.table in GROWING and (trouble := access.trouble()) is not None:
                 found.append(f"{trouble}: {' '.join(shape.split())}")
@@ -112,7 +124,8 @@ def _on_sqlite(database_url: str, statements: Statements) -> Iterator[tuple[str,
 def _sqlite_access(step: re.Match[str], sql: str, *, partial: set[str], limited: bool, ordered: bool) -> Access:
     table, index = step["table"], step["index"] or ("its key" if step["how"] == "SEARCH" else None)
     bound = _BOUND.findall(step["bound"] or "")
-    asked = (pair for clause in _WHERE.findall(sql) for pair in _ASKED.findall(clause))
+    inner = next((part for part in _INNER.findall(sql) if re.search(rf"FROM {table}\b", part)), None)
+    asked = (pair for clause in _WHERE.findall(inner or _INNER.sub("", sql)) for pair in _ASKED.findall(clause))
     return Access(
         table=table,
         index=index,
@@ -126,9 +139,9 @@ def _sqlite_access(step: re.Match[str], sql: str, *, partial: set[str], limited:
     )
 
 
-def _on_postgres(database_url: str, statements: Statements) -> Iterator[tuple[str, list[Access]]]:
+def _on_postgres(database_url: str, statements: Statements, *, small: bool) -> Iterator[tuple[str, list[Access]]]:
     with psycopg.connect(driver_url(database_url), cursor_factory=psycopg.ClientCursor) as connection:
-        connection.execute("SET enable_seqscan = off")
+        connection.execute(f"SET enable_seqscan = {'off' if small else 'on'}".encode())
         indexes = {
             name: (table, first, partial)
             for name, table, first, partial in connection.execute(

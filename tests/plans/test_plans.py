@@ -5,11 +5,16 @@ import pytest
 from tests.plans import judging
 from tests.plans.asking import Asked, ask_everything, ask_for_lists
 from tests.plans.filling import Amounts, Filled, fill
-from tests.plans.statements import recorded
+from tests.plans.statements import Statements, recorded
 from tests.support.server import running
 from tests.support.tables import execute, query
 
-AMOUNTS = Amounts(sessions=1_500, old_runs=300, events=6_000, long_events=1_000)
+KNOWN = {
+    # A list by session and by status looks through the session's runs, newest first, until its page is full.
+    "walks the session's runs by ix_runs_session for status": "ORDER BY runs.run_id DESC",
+}
+"""Troubles that we live with, and what the statement has in it."""
+AMOUNTS = Amounts(sessions=3_000, old_runs=500, events=12_000, long_events=1_000)
 
 
 @pytest.fixture
@@ -25,6 +30,15 @@ def filled(database_url: str) -> Filled:
 def scanned(database_url: str, filled: Filled) -> dict[str, int]:
     """How often Postgres has scanned each growing table, up to the test."""
     return {} if database_url.startswith("sqlite:") else judging.scans(database_url)
+
+
+def unknown_troubles(database_url: str, statements: Statements) -> list[str]:
+    """What is wrong, and not known to be."""
+    return [
+        trouble
+        for trouble in judging.troubles(database_url, statements)
+        if not any(trouble.startswith(known) and sign in trouble for known, sign in KNOWN.items())
+    ]
 
 
 def jobs_left(database_url: str) -> int:
@@ -43,8 +57,9 @@ async def test_no_statement_scans_a_growing_table(database_url: str, filled: Fil
             pass
     for table in judging.GROWING:
         assert statements.about(table) or table == "procrastinate_jobs", f"nothing was seen of {table}"
-    found = judging.troubles(database_url, statements)
-    assert not found, "\n".join(found)
+    assert unknown_troubles(database_url, statements) == []
+    execute(database_url, "ANALYZE")  # as somebody may, also where the service never does
+    assert unknown_troubles(database_url, statements) == []
     if scanned:
         assert judging.scans(database_url) == scanned
     assert jobs_left(database_url) == 0, "there are jobs of runs that have ended"

@@ -1,0 +1,1 @@
+"""The programs that measure: they see what is wrong, and they run."""
