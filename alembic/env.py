@@ -7,7 +7,8 @@ from sqlalchemy import Connection, create_engine, text
 from sqlmodel import AutoString
 
 from app.settings import Settings
-from app.store.database import sqlite_engine, sync_url
+from app.store.database import sync_url
+from app.store.sqlite import sqlite_engine
 from app.store.tables import Instant, metadata
 
 LOCK = 7_235_011_469

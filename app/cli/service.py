@@ -97,6 +97,9 @@ async def _serve(millstream: "Millstream", listening: "socket.socket") -> None:
     stop = _Stop(server)
     application = millstream.application
     async with application.router.lifespan_context(application):
+        from app.main import settle
+
+        settle()
         if not server.should_exit:
             _announce(millstream, listening)
             await server.serve(sockets=[listening])
@@ -108,7 +111,10 @@ async def _work(millstream: "Millstream") -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    from app.main import settle
+
     async with millstream.open_worker():
+        settle()
         note(f"Millstream {__version__} executes runs; Ctrl-C stops it")
         await stop.wait()
         note("stopping: what runs may come to an end")

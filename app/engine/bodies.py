@@ -2,25 +2,31 @@
 
 import asyncio
 import inspect
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Protocol
 
 from app.engine.content import ContentTally
 from app.engine.journal import Journal
 from app.engine.steps import RunStopped, SyncRuntime
-from app.engine.threads import contained, in_thread
+from app.engine.threads import Ended, contained, start_thread
 from app.engine.writer import MAX_PENDING, RunLog
 from app.workflow.response import RunResponse, encode_response
 
-YIELDS_PER_TURN = 64
-"""Events that async author code may yield without waiting before others get the event loop."""
+TURN_SECONDS = 0.001
+"""How long async author code may yield events without waiting before others get the event loop."""
+YIELDS_PER_LOOK = 16
+"""Events between two looks at the clock."""
 
 
 class Body(Protocol):
     """One call of `run()`."""
 
-    async def run(self) -> Any:
-        """Drive it to its end; what it returned, if that was no event."""
+    def start(self) -> "asyncio.Future[Any]":
+        """Begin it; the future is done when it has ended, and may be cancelled."""
+
+    def result(self) -> Any:
+        """Once it has ended: what it returned, if that was no event; raises what it raised."""
 
     def stop(self) -> None:
         """Ask it to end: async code at once, sync code at its next yield or step."""
@@ -33,16 +39,17 @@ class AsyncBody:
         self._call, self._log, self._journal, self._tally = call, log, journal, tally
         self._task: asyncio.Task[Any] | None = None
 
-    async def run(self) -> Any:
-        """Drive it; raises what the author's code raises, RunStopped when it was stopped."""
-        self._task = asyncio.create_task(self._drive())
-        try:
-            return await asyncio.shield(self._task)
-        except asyncio.CancelledError:
-            if self._task.cancelled():
-                raise RunStopped("the run's own task was cancelled") from None
-            self._task.cancel()
-            raise
+    def start(self) -> "asyncio.Future[Any]":
+        """Begin the task."""
+        self._task = asyncio.get_running_loop().create_task(self._drive())
+        return self._task
+
+    def result(self) -> Any:
+        """Its result; raises RunStopped when it was cancelled, by us or by itself."""
+        assert self._task is not None
+        if self._task.cancelled():
+            raise RunStopped("the run's own task was cancelled")
+        return self._task.result()
 
     def stop(self) -> None:
         """Cancel the task."""
@@ -64,14 +71,15 @@ class AsyncBody:
         return result
 
     async def _follow(self, responses: AsyncIterator[Any]) -> None:
-        count = 0
+        count, turn_ends = 0, time.monotonic() + TURN_SECONDS
         async for response in responses:
             emit(response, self._journal, self._tally)
             count += 1
-            if count % YIELDS_PER_TURN == 0:
+            if count % YIELDS_PER_LOOK == 0 and time.monotonic() >= turn_ends:
                 await asyncio.sleep(0)
                 if len(self._log.pending) >= MAX_PENDING:
                     await self._log.flush()
+                turn_ends = time.monotonic() + TURN_SECONDS
 
 
 class SyncBody:
@@ -82,10 +90,17 @@ class SyncBody:
     ) -> None:
         self._call, self._log, self._journal, self._tally = call, log, journal, tally
         self._runtime = runtime
+        self._ended: asyncio.Future[Ended[Any]] | None = None
 
-    async def run(self) -> Any:
-        """Drive it; raises what the author's code raises, RunStopped when it was stopped."""
-        return await in_thread(self._drive)
+    def start(self) -> "asyncio.Future[Any]":
+        """Begin the thread; cancelling the future does not stop it."""
+        self._ended = asyncio.wrap_future(start_thread(self._drive))
+        return self._ended
+
+    def result(self) -> Any:
+        """Its result; raises RunStopped when it was stopped."""
+        assert self._ended is not None
+        return self._ended.result().value()
 
     def stop(self) -> None:
         """Tell the thread."""

@@ -9,7 +9,7 @@ from app.engine.seam import Engine
 from app.engine.states import States
 from app.engine.threads import AuthorExit
 from app.engine.writer import Appender
-from app.errors import Invalid, MillstreamError, Overdue, TooLarge
+from app.errors import MillstreamError, Overdue, TooLarge
 from app.store import runs, sessions
 from app.store.database import Transaction
 from app.store.tables import RunRow, SessionRow
@@ -106,18 +106,22 @@ def end_run(
     states: States,
     engine: Engine,
     run: RunRow,
+    session: SessionRow,
     outcome: Outcome,
     at: datetime,
 ) -> RunStatus:
-    """Write a run's end, give the session's turn to the next; how it ended. The run is locked by the transaction."""
-    session = sessions.lock_session(transaction, run.tenant_id, run.session_id)
-    if session is None:
-        raise Invalid(f"the session {run.session_id!r} of run {run.run_id} is gone")
+    """Write a run's end, give the session's turn to the next; how it ended. The transaction has locked both."""
+    revision = session.revision
+    moves_on = session.active_run_id == run.run_id
+    if moves_on:
+        next_turn(transaction, engine, session, after=run)
     if outcome.change is not None:
         try:
             save_state(transaction, appender, states, session, run.run_id, outcome.change, at)
         except TooLarge as error:
             outcome = failure_of(error)
+    if moves_on and session.revision == revision:  # else the turn was written with the revision
+        sessions.save_session(transaction, session)
     _append_finished(appender, outcome, session.revision, at)
     content = outcome.content.encoded
     runs.finish_run(
@@ -131,8 +135,6 @@ def end_run(
         session_revision=session.revision,
         at=at,
     )
-    if session.active_run_id == run.run_id:
-        next_turn(transaction, engine, session, after=run)
     return outcome.status
 
 
@@ -154,7 +156,6 @@ def next_turn(transaction: Transaction, engine: Engine, session: SessionRow, *, 
     """Give the session's turn to the run that waits longest, if one waits: they all came after the one that had it."""
     waiting = session.run_count > after.ordinal
     following = runs.next_queued_run(transaction, session.tenant_id, session.session_id) if waiting else None
-    active = None if following is None else following.run_id
-    sessions.set_active_run(transaction, session.tenant_id, session.session_id, active)
+    session.active_run_id = None if following is None else following.run_id
     if following is not None:
         engine.submit(transaction, following)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -11,16 +11,17 @@ from app.engine.bodies import AsyncBody, Body, SyncBody
 from app.engine.claims import Claim
 from app.engine.content import ContentTally
 from app.engine.endings import Outcome, StateChange, end_run, failed, failure_of, save_state
+from app.engine.history import History
 from app.engine.journal import Journal, ReplayDiverged
 from app.engine.pauses import Pauses, RunPaused
 from app.engine.seam import Engine
 from app.engine.states import States
 from app.engine.steps import AsyncRuntime, SyncRuntime
-from app.engine.writer import Appender, Fenced, RunLog
-from app.errors import NotFound, Unavailable
+from app.engine.writer import Appender, Fenced, RunLog, RunWork
+from app.errors import Unavailable
 from app.metrics import Metrics
-from app.store import sessions
 from app.store.database import Transaction
+from app.store.tables import SessionRow
 from app.workflow.encoding import decode
 from app.workflow.registry import WorkflowDefinition
 from app.workflow.state import StateDocument
@@ -30,6 +31,8 @@ from app.workflow.workflow import Workflow
 logger = logging.getLogger(__name__)
 
 DATABASE_RETRY_SECONDS = 0.5
+LARGE_STATE_BYTES = 64 * 1024
+"""From here on, encoding a state takes longer than handing it to a thread."""
 
 Result = TypeVar("Result")
 
@@ -65,17 +68,18 @@ class Execution:
         self._base = claim.base
         self._refusal = claim.refusal
         self._tally = ContentTally(max_content_bytes)
-        self._journal = Journal(log, claim.history, attempt=claim.run.attempt)
+        self._journal = Journal(log, History(log, last=claim.known_sequence), attempt=claim.run.attempt)
         self._metrics = metrics
         self._stopped: StopReason | None = None
-        self._stopping = asyncio.Event()
+        self._stopping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._workflow: Workflow | None = None
         self._saves: set[asyncio.Future[None]] = set()
 
     def stop(self, reason: StopReason) -> None:
         """Ask the author's code to end; the first reason counts."""
         self._stopped = self._stopped or reason
-        self._stopping.set()
+        if not self._stopping.done():
+            self._stopping.set_result(None)
 
     async def run(self) -> None:
         """Execute it, and write its end; raises Fenced when another attempt has taken over."""
@@ -85,6 +89,8 @@ class Execution:
 
     async def _outcome(self) -> Outcome | None:
         """How the author's code ended; None when the run is left to another attempt."""
+        if not await self._journal.read(until=self._stopping):
+            return self._stopped_outcome()
         try:
             body = self._prepare()
         except Exception as error:
@@ -93,7 +99,8 @@ class Execution:
             returned = await self._drive(body)
             if self._stopped is not None:
                 return self._stopped_outcome()
-            await asyncio.gather(*self._saves)
+            if self._saves:
+                await asyncio.gather(*self._saves)
             mine = await self._document()
             content = self._tally.result(returned)
             self._journal.go_live("the end of run()")
@@ -136,18 +143,17 @@ class Execution:
 
     async def _drive(self, body: Body) -> Any:
         """Let it run until it ends, is stopped, or has used up its time."""
-        driving = asyncio.ensure_future(body.run())
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        driving = body.start()
         try:
-            await asyncio.wait({driving, stopping}, timeout=self._seconds_left(), return_when=asyncio.FIRST_COMPLETED)
-            if driving.done():
-                return await driving
-            self.stop(StopReason.timeout)  # counts where nobody else has asked
-            body.stop()
-            await asyncio.wait({driving}, timeout=self._grace_seconds)
-            return await driving if driving.done() else None
+            await asyncio.wait(
+                {driving, self._stopping}, timeout=self._seconds_left(), return_when=asyncio.FIRST_COMPLETED
+            )
+            if not driving.done():
+                self.stop(StopReason.timeout)  # counts where nobody else has asked
+                body.stop()
+                await asyncio.wait({driving}, timeout=self._grace_seconds)
+            return body.result() if driving.done() else None
         finally:
-            stopping.cancel()
             driving.cancel()
 
     def _stopped_outcome(self) -> Outcome | None:
@@ -176,10 +182,7 @@ class Execution:
             return
         self._journal.go_live("the save of the state")
 
-        def work(transaction: Transaction, appender: Appender) -> None:
-            session = sessions.lock_session(transaction, self._run.tenant_id, self._run.session_id)
-            if session is None:
-                raise NotFound(f"the session {self._run.session_id!r} is gone")
+        def work(transaction: Transaction, appender: Appender, session: SessionRow) -> None:
             save_state(
                 transaction, appender, self._states, session, self._run.run_id, change, clock.now(), number=number
             )
@@ -188,7 +191,7 @@ class Execution:
 
     async def _document(self) -> StateDocument:
         """The state at the end. Encoding a large one is left to a thread where the author's code ran in one."""
-        if self._definition.asynchronous:
+        if self._definition.asynchronous or self._base.size_bytes < LARGE_STATE_BYTES:
             return self._taken_state()
         return await asyncio.to_thread(self._taken_state)
 
@@ -197,14 +200,14 @@ class Execution:
         return self._base.changed_to(self._workflow.session_state)
 
     async def _end(self, outcome: Outcome) -> None:
-        def work(transaction: Transaction, appender: Appender) -> RunStatus:
-            return end_run(transaction, appender, self._states, self._engine, self._run, outcome, clock.now())
+        def work(transaction: Transaction, appender: Appender, session: SessionRow) -> RunStatus:
+            return end_run(transaction, appender, self._states, self._engine, self._run, session, outcome, clock.now())
 
         status = await self._commit(work)
         self._metrics.runs_finished.labels(self._run.workflow, status.value).inc()
         self._log.fail(Fenced(self._run.run_id))  # whatever an abandoned thread still says is not heard
 
-    async def _commit(self, work: Callable[[Transaction, Appender], Result]) -> Result:
+    async def _commit(self, work: RunWork[Result]) -> Result:
         """Write, as soon as the database lets us: neither a save nor an end is lost because it was away."""
         while True:
             try:

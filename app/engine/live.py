@@ -14,6 +14,8 @@ from app.wire.frames import frame
 MAX_FRAMES = 2048
 MAX_BYTES = 1024 * 1024
 """What one run keeps for its readers; past either, the older half is dropped."""
+YOUNG_BYTES = 8 * 1024
+"""What it keeps while nobody reads: whoever starts a run and follows it need not ask the table for its beginning."""
 MAX_SEND_BYTES = 128 * 1024
 """About what a reader takes at a time, which is what one that has stopped reading costs."""
 
@@ -35,7 +37,8 @@ class LiveLog:
 
     def publish(self, sequence: int, events: Sequence[tuple[str, bytes]], *, ended: bool = False) -> None:
         """Tell of committed events, `(name, payload)`, the first of them with this sequence."""
-        if self.readers:
+        whole = sequence == 1 or (sequence == self._next and self._next == len(self._frames) + 1)
+        if self.readers or (whole and self._bytes < YOUNG_BYTES):
             if sequence != self._next:
                 self._frames, self._bytes = [], 0
             fresh = [frame(number, name, payload) for number, (name, payload) in enumerate(events, sequence)]
@@ -113,14 +116,24 @@ class LiveLogs:
     @contextmanager
     def holding(self, run_id: str) -> Iterator[LiveLog]:
         """The run's log, while it is written."""
-        log = self._logs.setdefault(run_id, LiveLog())
-        log.holders += 1
+        log = self.hold(run_id)
         try:
             yield log
         finally:
-            log.holders -= 1
-            if not log.holders:
-                self._logs.pop(run_id, None)
+            self.release(run_id)
+
+    def hold(self, run_id: str) -> LiveLog:
+        """The run's log, until it is released as often as it was held."""
+        log = self._logs.setdefault(run_id, LiveLog())
+        log.holders += 1
+        return log
+
+    def release(self, run_id: str) -> None:
+        """Let go of a log that was held."""
+        log = self._logs[run_id]
+        log.holders -= 1
+        if not log.holders:
+            del self._logs[run_id]
 
     def publish(self, run_id: str, sequence: int, events: Sequence[tuple[str, bytes]], *, ended: bool = False) -> None:
         """Tell of committed events: the run's readers, if there are any, and other processes."""

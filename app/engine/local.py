@@ -9,7 +9,7 @@ from app.metrics import Metrics
 from app.settings import Settings
 from app.store import runs, workers
 from app.store.database import Database, Transaction
-from app.store.tables import DEFAULT_TENANT, RunRow
+from app.store.tables import DEFAULT_TENANT, RunRow, SessionRow
 from app.workflow.registry import Registry
 from app.workflow.status import RunStatus
 
@@ -35,9 +35,10 @@ class LocalEngine:
         await self._worker.start()
         await self._database.write(self._take_over)
 
-    def submit(self, transaction: Transaction, run: RunRow) -> None:
+    def submit(self, transaction: Transaction, run: RunRow, arriving: SessionRow | None = None) -> None:
         """Execute the run in a task of this loop's, after the commit."""
-        transaction.after_commit(lambda: self._worker.launch(run))
+        if arriving is None or not self._worker.begin(transaction, run, arriving):
+            transaction.after_commit(lambda: self._worker.launch(run))
 
     async def cancel(self, run: RunRow) -> None:
         """Stop the run's execution; one that is just being claimed is found by the worker's next look around."""

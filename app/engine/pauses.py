@@ -12,6 +12,7 @@ from app.engine.writer import Appender, Fenced, RunLog
 from app.errors import Overdue
 from app.store import runs
 from app.store.database import Transaction
+from app.store.tables import SessionRow
 from app.wire.events import server_event
 from app.workflow.encoding import decode, encode
 from app.workflow.response import ServerEvent
@@ -36,7 +37,7 @@ class Pauses:
 
     async def ask(self, request: InputRequest, request_id: str) -> Any:
         """The answer that came; without one, the run is paused here."""
-        answer = self._journal.answer(request_id)
+        answer = await self._journal.answer(request_id)
         if answer is None:
             await self._idle.wait()  # concurrent steps end first: what they did is not done again
             await self._pause(request, request_id)
@@ -61,7 +62,7 @@ class Pauses:
         self._journal.go_live(f"the question {request.prompt!r}")
         used = asyncio.get_running_loop().time() - self._began
 
-        def work(transaction: Transaction, appender: Appender) -> None:
+        def work(transaction: Transaction, appender: Appender, _session: SessionRow) -> None:
             at = clock.now()
             members = {"request_id": request_id, "prompt": request.prompt, "schema": request.schema}
             appender.append(ServerEvent.run_paused, server_event(ServerEvent.run_paused, **members), at=at)

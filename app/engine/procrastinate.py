@@ -20,7 +20,7 @@ from app.settings import Settings
 from app.store import jobs, runs, workers
 from app.store.database import Database, Transaction, driver_url
 from app.store.doorbell import Doorbell
-from app.store.tables import RunRow
+from app.store.tables import RunRow, SessionRow
 from app.workflow.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ HEARTBEATS_PER_LEASE = 5
 SWEEP_LEASES = 10
 """Age of the jobs of silent workers that are removed: a worker that wakes before may still tidy up itself."""
 RESTART_SECONDS = 1.0
+KEPT_RUNS = 64
+"""Runs that a process executes as it accepts them; beyond that, whoever is free takes what arrives."""
 
 
 class ProcrastinateEngine:
@@ -65,9 +67,11 @@ class ProcrastinateEngine:
         if self._work:
             self._fetching = asyncio.create_task(self._fetch())
 
-    def submit(self, transaction: Transaction, run: RunRow) -> None:
-        """A job for any worker."""
-        jobs.defer_run(transaction, run)
+    def submit(self, transaction: Transaction, run: RunRow, arriving: SessionRow | None = None) -> None:
+        """Begin an arriving run here, if this process works and has little to do; else a job for any worker."""
+        keeps = self._work and arriving is not None and self._worker.live_count < KEPT_RUNS
+        if not keeps or arriving is None or not self._worker.begin(transaction, run, arriving):
+            jobs.defer_run(transaction, run)
 
     async def cancel(self, run: RunRow) -> None:
         """Stop the run where it executes: here at once, elsewhere by the doorbell and the request in its row."""

@@ -7,7 +7,7 @@ from app.engine.live import LiveLogs
 from app.engine.seam import Engine
 from app.engine.states import States
 from app.engine.writer import Appender
-from app.store import events, runs
+from app.store import events, runs, sessions
 from app.store.database import Transaction
 from app.store.tables import RunRow
 from app.wire.events import server_event
@@ -30,8 +30,12 @@ def recover_run(transaction: Transaction, engine: Engine, states: States, live: 
 
 
 def make_ready(transaction: Transaction, engine: Engine, run: RunRow, *, recoveries: int) -> None:
-    """Have a run that was running or paused claimed again."""
-    runs.requeue_run(transaction, run.tenant_id, run.run_id, recoveries=recoveries)
+    """Have a run that was running or paused claimed again. What it said last tells how long it was seen to work."""
+    used = run.used_seconds
+    if run.status == RunStatus.running and run.claimed_at is not None and run.timeout_seconds is not None:
+        said_at = events.last_moment(transaction, run.tenant_id, run.run_id)
+        used += max(0.0, (said_at - run.claimed_at).total_seconds()) if said_at is not None else 0.0
+    runs.requeue_run(transaction, run.tenant_id, run.run_id, recoveries=recoveries, used_seconds=used)
     engine.submit(transaction, run)
 
 
@@ -51,5 +55,7 @@ def end_idle_run(
 ) -> None:
     """End a run that nobody executes. The run is locked by the transaction."""
     appender = Appender.after(run, events.last_sequence(transaction, run.tenant_id, run.run_id))
-    end_run(transaction, appender, states, engine, run, outcome, clock.now())
+    session = sessions.lock_session(transaction, run.tenant_id, run.session_id)
+    assert session is not None  # none is removed while it has a live run
+    end_run(transaction, appender, states, engine, run, session, outcome, clock.now())
     publish(transaction, live, run, appender)

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from app.store.database import Transaction
-from app.store.tables import RunRow
+from app.store.tables import RunRow, SessionRow
 
 
 class Engine(Protocol):
@@ -16,8 +16,12 @@ class Engine(Protocol):
     async def start(self) -> None:
         """Begin to execute runs, first those that an earlier process left."""
 
-    def submit(self, transaction: Transaction, run: RunRow) -> None:
-        """Have a ready run executed, if and only if the transaction is committed."""
+    def submit(self, transaction: Transaction, run: RunRow, arriving: SessionRow | None = None) -> None:
+        """Have a ready run executed, if and only if the transaction is committed.
+
+        Of a run that is just being accepted, `arriving` is the session, locked. Where this process has room it begins
+        the run in this very transaction: it changes the row, which is yet to be written.
+        """
 
     async def cancel(self, run: RunRow) -> None:
         """Stop a run that is executing, wherever it is."""

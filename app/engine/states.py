@@ -30,7 +30,8 @@ class States:
             return cached[1]
         base = cached if cached is not None and cached[0] < session.revision else None
         document = self._read(transaction, session, session.revision, base)
-        self._remember(key, session.revision, document)
+        revision = session.revision
+        transaction.after_commit(lambda: self._remember(key, revision, document))
         return document
 
     def at(self, transaction: Transaction, session: SessionRow, revision: int) -> StateDocument:
@@ -62,7 +63,7 @@ class States:
         due = cost > max(SNAPSHOT_FLOOR_BYTES, after.size_bytes)
         session.revision += 1
         session.snapshot_cost = 0 if due else cost
-        session.updated_at = at
+        at = session.updated_at = max(at, session.updated_at)  # a history does not go back, whoever waited for the lock
         revisions.insert_revision(
             transaction,
             RevisionRow(
@@ -76,14 +77,7 @@ class States:
                 snapshot=after.encoded.decode() if due else None,
             ),
         )
-        sessions.set_revision(
-            transaction,
-            session.tenant_id,
-            session.session_id,
-            revision=session.revision,
-            snapshot_cost=session.snapshot_cost,
-            at=at,
-        )
+        sessions.save_session(transaction, session)
         key, revision = (session.tenant_id, session.session_id), session.revision
         transaction.after_commit(lambda: self._remember(key, revision, after))
         return operations
@@ -105,9 +99,11 @@ class States:
         self, transaction: Transaction, session: SessionRow, revision: int, base: tuple[int, StateDocument] | None
     ) -> StateDocument:
         tenant, name = session.tenant_id, session.session_id
+        if base is None and revision == 0:
+            return EMPTY
         if base is None:
             snapshot = revisions.last_snapshot(transaction, tenant, name, upto=revision)
-            base = (snapshot.revision, EMPTY.grafted(decode(snapshot.document)))
+            base = (snapshot.revision, EMPTY.grafted(decode(snapshot.snapshot)))
         root = base[1].root
         for patch in revisions.read_patches(transaction, tenant, name, after=base[0], upto=revision):
             root = apply_patch(root, decode(patch))

@@ -63,9 +63,9 @@ class AsyncRuntime:
         return self._pauses.ask(request, self._journal.identify("input", (request.prompt, request.schema)))
 
     async def _step(self, call: StepCall, step: str) -> Any:
-        if (known := self._journal.recall(step)) is not None:
+        if (completed := self._journal.recall(step)) is not None:
             await asyncio.sleep(0)  # concurrent code gets its turn here as it did at first
-            return from_log(call.function, known)
+            return from_log(call.function, await self._journal.result(completed))
         await self._settle(step)
         begun = await self._journal.begin(step, call.name)
         with self._pauses.at_work(), _inside(step):
@@ -93,8 +93,8 @@ class AsyncRuntime:
             raise _timeout_of(call, error) from None
 
     async def _stream(self, call: StreamCall, step: str) -> AsyncIterator[Any]:
-        if (known := self._journal.recall(step)) is not None:
-            for piece in decode(known):
+        if (completed := self._journal.recall(step)) is not None:
+            for piece in decode(await self._journal.result(completed)):
                 yield piece
             return
         await self._settle(step)
@@ -115,6 +115,7 @@ class AsyncRuntime:
         for _ in range(SETTLING_TURNS):
             if not self._journal.expects_others(step):
                 return
+            await self._journal.fetched()
             await asyncio.sleep(0)
 
 
@@ -143,8 +144,8 @@ class SyncRuntime:
         """Journal one call of the function; async functions run on the event loop."""
         self.check()
         step = self._journal.identify(call.name, call.arguments)
-        if (known := self._journal.recall(step)) is not None:
-            return from_log(call.function, known)
+        if (completed := self._journal.recall(step)) is not None:
+            return from_log(call.function, self._result(completed))
         begun = self.on_loop(self._journal.begin(step, call.name))
         with _inside(step):
             for retry in range(call.retries + 1):
@@ -164,8 +165,8 @@ class SyncRuntime:
         """Journal the pieces as they come from the event loop."""
         self.check()
         step = self._journal.identify(call.name, call.arguments)
-        if (known := self._journal.recall(step)) is not None:
-            yield from decode(known)
+        if (completed := self._journal.recall(step)) is not None:
+            yield from decode(self._result(completed))
             return
         begun = self.on_loop(self._journal.begin(step, call.name))
         pump = _Pump(call)
@@ -208,6 +209,11 @@ class SyncRuntime:
         finally:
             future.cancel()
             self._awaited = None
+
+    def _result(self, completed: int) -> bytes:
+        """A finished step's result, without the event loop where it is at hand."""
+        kept = self._journal.kept_result(completed)
+        return self.on_loop(self._journal.result(completed)) if kept is None else kept
 
     def _try(self, call: StepCall) -> Any:
         if inspect.iscoroutinefunction(call.function):

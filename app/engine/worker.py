@@ -4,13 +4,13 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app import clock
-from app.engine.claims import Claim, claim_run
+from app.engine.claims import Claim, begin_run, claim_run
 from app.engine.endings import failed
 from app.engine.execution import Execution, StopReason
 from app.engine.live import LiveLogs
@@ -23,9 +23,9 @@ from app.metrics import Metrics
 from app.settings import Settings
 from app.store import idempotency, runs, workers
 from app.store.database import Database, Transaction
-from app.store.tables import DEFAULT_TENANT, RunRow, WorkerRow
+from app.store.tables import DEFAULT_TENANT, RunRow, SessionRow, WorkerRow
 from app.workflow.encoding import decode
-from app.workflow.registry import Registry
+from app.workflow.registry import Registry, WorkflowDefinition
 from app.workflow.status import RunStatus
 
 logger = logging.getLogger(__name__)
@@ -80,6 +80,25 @@ class Worker:
         if not self.draining:
             self._spawn(self.execute(run), self._tasks)
 
+    def begin(self, transaction: Transaction, run: RunRow, session: SessionRow) -> bool:
+        """Claim an arriving run in the transaction that accepts it, to execute it after the commit; False without room.
+
+        What this process would have to wait for, it leaves queued.
+        """
+        definition = self._registry.get(run.workflow)
+        crowded = self._slots.locked() or (not definition.asynchronous and self._threads.locked())
+        if self.draining or crowded:
+            return False
+        transaction.after_commit(lambda: self._live.hold(run.run_id))  # for what it says first, until it is taken up
+        claim = begin_run(transaction, self._states, self._live, run, session, worker=self.worker_id)
+        transaction.after_commit(lambda: self._take_up(claim, definition))
+        return True
+
+    @property
+    def live_count(self) -> int:
+        """How many runs are executing here."""
+        return len(self._executions)
+
     async def work_on(self, run: RunRow) -> None:
         """Execute a ready run, and wait for it; who stops waiting does not stop it."""
         await asyncio.wait({self._spawn(self.execute(run), self._tasks)})
@@ -91,12 +110,8 @@ class Worker:
         except NotFound as error:
             await self._refuse(run, error)
             return
-        async with self._slots:
-            if definition.asynchronous:
-                await self._attempt(run)
-                return
-            async with self._threads:
-                await self._attempt(run)
+        async with self._place(definition):
+            await self._attempt(run)
 
     def stop(self, run_id: str, reason: StopReason) -> bool:
         """Ask a run of this process to end; whether it is one."""
@@ -125,11 +140,36 @@ class Worker:
     async def _attempt(self, run: RunRow) -> None:
         if self.draining:
             return
-        with self._live.holding(run.run_id) as live:
+        with self._live.holding(run.run_id):
             claim = await self._claimed(run)
-            if claim is None:
-                return
-            log = RunLog(claim.run, last_sequence=claim.last_sequence, writer=self._writer)
+            if claim is not None:
+                await self._perform(claim)
+
+    def _take_up(self, claim: Claim, definition: WorkflowDefinition) -> None:
+        async def perform() -> None:
+            try:
+                async with self._place(definition):
+                    await self._perform(claim)
+            finally:
+                self._live.release(claim.run.run_id)
+
+        self._spawn(perform(), self._tasks)
+
+    @asynccontextmanager
+    async def _place(self, definition: WorkflowDefinition) -> AsyncIterator[None]:
+        """A place among the runs that this process executes, and if need be one among its threads."""
+        async with self._slots:
+            if definition.asynchronous:
+                yield
+            else:
+                async with self._threads:
+                    yield
+
+    async def _perform(self, claim: Claim) -> None:
+        """Execute what has been claimed."""
+        run = claim.run
+        with self._live.holding(run.run_id) as live:
+            log = RunLog(run, last_sequence=claim.last_sequence, writer=self._writer)
             execution = Execution(
                 claim,
                 self._registry.get(run.workflow),
@@ -147,10 +187,10 @@ class Worker:
                 await execution.run()
             except Fenced:
                 logger.warning("run_lost", extra={"run_id": run.run_id})
-                await self._let_go(claim.run)
+                await self._let_go(run)
             except Exception:
                 logger.exception("execution_broken", extra={"run_id": run.run_id})
-                await self._let_go(claim.run)
+                await self._let_go(run)
             finally:
                 live.writers -= 1
                 if self._executions.get(run.run_id) is execution:  # not that of a later claim of the same run

@@ -14,16 +14,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from app import clock
 from app.engine.live import LiveLogs
 from app.errors import Unavailable
 from app.metrics import Metrics
-from app.store import events, runs
+from app.store import events, sessions
 from app.store.database import Database, Transaction
-from app.store.events import NewEvent
-from app.store.tables import RunRow
+from app.store.events import LoggedEvent, NewEvent
+from app.store.tables import RunRow, SessionRow
 from app.wire.events import Envelope
 
 logger = logging.getLogger(__name__)
@@ -42,13 +42,8 @@ class Fenced(BaseException):
     """This process has lost the run: another attempt owns it. No Exception, so that author code cannot swallow it."""
 
 
-class PendingEvent(NamedTuple):
-    """An event that waits for its number; `head` is the author's part of its payload."""
-
-    name: str
-    head: bytes
-    at: datetime
-    result: str | None = None
+PendingEvent: TypeAlias = tuple[str, bytes, int, str | None]
+"""An event that waits for its number: its name, the author's part of its payload, when (microseconds), its result."""
 
 
 class RunLog:
@@ -75,7 +70,7 @@ class RunLog:
         """Add an event; it is written with the next commit. Raises Fenced once the run is lost."""
         if self._failure is not None:
             raise self._failure
-        self.pending.append(PendingEvent(name, head, clock.now(), result))
+        self.pending.append((name, head, clock.microseconds(), result))
         self._put += 1
         if len(self.pending) >= MAX_PENDING:
             self.room.clear()
@@ -95,10 +90,11 @@ class RunLog:
         if self._failure is not None:
             raise self._failure
 
-    async def commit(self, work: "Callable[[Transaction, Appender], Result]") -> Result:
+    async def commit(self, work: "RunWork[Result]") -> Result:
         """Everything put so far, and then the work with the events that it appends, in one transaction.
 
-        The database may refuse; then nothing has happened, and Unavailable is raised.
+        It holds the run's row and its session's. The database may refuse; then nothing has happened, and Unavailable
+        is raised.
         """
         async with self._writing:
             if self._failure is not None:
@@ -106,11 +102,12 @@ class RunLog:
             pending = self.take(len(self.pending))
 
             def write(transaction: Transaction) -> tuple[Result, Appender]:
-                if runs.lock_attempts(transaction, self.tenant, [self.run_id]).get(self.run_id) != self.attempt:
+                session = sessions.lock_session_of(transaction, self.tenant, self.run_id, attempt=self.attempt)
+                if session is None:
                     raise Fenced(self.run_id)
                 appender = Appender(self.envelope, self.sequence)
                 appender.extend(pending)
-                result = work(transaction, appender)
+                result = work(transaction, appender, session)
                 events.append_events(transaction, appender.rows(self.tenant, self.run_id))
                 return result, appender
 
@@ -126,6 +123,19 @@ class RunLog:
         if self.pending:
             self._writer.wake(self)
         return result
+
+    async def logged(self, *, after: int, limit: int) -> list[LoggedEvent]:
+        """Events that are in the log, as soon as the database lets us see them."""
+        while True:
+            try:
+                return await self._writer.database.read(
+                    lambda transaction: events.read_events(
+                        transaction, self.tenant, self.run_id, after=after, limit=limit
+                    )
+                )
+            except Unavailable:
+                logger.warning("log_not_read, trying again", extra={"run_id": self.run_id})
+                await asyncio.sleep(RETRY_SECONDS)
 
     def take(self, count: int) -> list[PendingEvent]:
         """The oldest pending events, up to a number."""
@@ -189,22 +199,30 @@ class Appender:
 
     def append(self, name: str, head: bytes, *, at: datetime, result: str | None = None) -> None:
         """Seal one event."""
-        self.sequence += 1
-        if result is not None:
-            self._results[self.sequence] = result
-        self.events.append((name, self._envelope.seal(head, sequence=self.sequence, at=at)))
+        self._seal(name, head, clock.rfc3339(at).encode(), result)
 
     def extend(self, pending: Iterable[PendingEvent]) -> None:
         """Seal several."""
-        for event in pending:
-            self.append(event.name, event.head, at=event.at, result=event.result)
+        for name, head, at, result in pending:
+            self._seal(name, head, clock.rfc3339_of(at), result)
+
+    def _seal(self, name: str, head: bytes, at: bytes, result: str | None) -> None:
+        self.sequence = sequence = self.sequence + 1
+        if result is not None:
+            self._results[sequence] = result
+        self.events.append((name, self._envelope.seal(head, sequence, at)))
 
     def rows(self, tenant: str, run_id: str) -> list[NewEvent]:
         """As rows of the log."""
+        result_of = self._results.get
         return [
-            NewEvent(tenant, run_id, sequence, name, payload.decode(), self._results.get(sequence))
+            (tenant, run_id, sequence, name, payload.decode(), result_of(sequence))
             for sequence, (name, payload) in enumerate(self.events, self._first)
         ]
+
+
+RunWork = Callable[[Transaction, Appender, SessionRow], Result]
+"""What is written for a run beside its events: in their transaction, which has locked the run and the session."""
 
 
 class EventWriter:
@@ -243,7 +261,7 @@ class EventWriter:
             return
         try:
             with self.metrics.commit_seconds.time():
-                lost = await self.database.write(lambda transaction: _append(transaction, batch))
+                lost = await self.database.write_one(lambda transaction: _append(transaction, batch))
         except Unavailable:
             for part in batch:
                 part.log.give_back(part.pending)
@@ -290,18 +308,7 @@ class _Part(NamedTuple):
 
 def _append(transaction: Transaction, batch: list[_Part]) -> set[RunLog]:
     """Write the batch's events but those of runs that this process has lost; which these are."""
-    lost: set[RunLog] = set()
-    attempts = {
-        tenant: runs.lock_attempts(
-            transaction, tenant, [part.log.run_id for part in batch if part.log.tenant == tenant]
-        )
-        for tenant in {part.log.tenant for part in batch}
-    }
-    rows: list[NewEvent] = []
-    for log, _, appender in batch:
-        if attempts[log.tenant].get(log.run_id) == log.attempt:
-            rows += appender.rows(log.tenant, log.run_id)
-        else:
-            lost.add(log)
-    events.append_events(transaction, rows)
-    return lost
+    attempts = {(part.log.tenant, part.log.run_id): part.log.attempt for part in batch}
+    rows = [row for part in batch for row in part.appender.rows(part.log.tenant, part.log.run_id)]
+    kept = events.append_fenced(transaction, attempts, rows)
+    return {part.log for part in batch if (part.log.tenant, part.log.run_id) not in kept}

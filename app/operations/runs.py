@@ -219,8 +219,9 @@ class Runs:
         self, transaction: Transaction, caller: Caller, request: RunRequest, run_id: str, at: datetime
     ) -> tuple[dict[str, Any], str | None]:
         """Write the run, and give it the session's turn if that is free; with it the live one that it interrupts."""
-        session = self._session_for(transaction, caller, request, run_id, at)
-        busy = session.active_run_id not in {None, run_id}
+        session = sessions.arrive(transaction, _arrival(caller, request, run_id, at))
+        _check_workflow(session, request.workflow)
+        busy = session.active_run_id != run_id
         if busy and request.on_busy == "reject":
             raise Conflict(
                 f"the session {session.session_id!r} is busy with run {session.active_run_id};"
@@ -236,7 +237,7 @@ class Runs:
             session_id=session.session_id,
             user_id=request.user_id if request.user_id is not None else session.user_id,
             status=RunStatus.queued.value,
-            ordinal=session.run_count if session.active_run_id == run_id else session.run_count + 1,
+            ordinal=session.run_count,
             input=encode(request.input).decode(),
             annotations=encode(request.metadata).decode(),
             state_patch=None if request.session_state is None else encode(request.session_state).decode(),
@@ -244,44 +245,16 @@ class Runs:
             timeout_seconds=request.timeout_seconds,
             created_at=at,
         )
-        runs.insert_run(transaction, row)
-        if session.active_run_id != run_id:
-            active = session.active_run_id if busy else run_id
-            sessions.accept_run(
-                transaction, caller.tenant, session.session_id, run_count=row.ordinal, active_run_id=active, at=at
-            )
         transaction.after_commit(self._metrics.runs_started.labels(row.workflow).inc)
         transaction.after_commit(lambda: self._live.ring(session_key(row.session_id)))
         if not busy:
-            self._engine.submit(transaction, row)
+            self._engine.submit(transaction, row, session)
+        runs.insert_run(transaction, row)
+        if not busy:
             return run_at(row, None), None
         position = runs.queue_position(transaction, row)
         self._announce_queued(transaction, row, position)
         return run_at(row, position), session.active_run_id if request.on_busy == "interrupt" else None
-
-    def _session_for(
-        self, transaction: Transaction, caller: Caller, request: RunRequest, run_id: str, at: datetime
-    ) -> SessionRow:
-        """The session, locked: the one named, or a new one, which is the run's from the start."""
-        if request.session_id is not None:
-            known = sessions.lock_session(transaction, caller.tenant, request.session_id)
-            if known is not None:
-                return _checked_session(known, request.workflow)
-        session = SessionRow(
-            tenant_id=caller.tenant,
-            session_id=request.session_id or clock.new_id(),
-            workflow=request.workflow,
-            user_id=request.user_id,
-            run_count=1,
-            active_run_id=run_id,
-            created_at=at,
-            updated_at=at,
-        )
-        if sessions.insert_session(transaction, session):
-            return session
-        known = sessions.lock_session(transaction, caller.tenant, session.session_id)
-        assert known is not None  # the insert has just met it, and waited for its transaction
-        return _checked_session(known, request.workflow)
 
     def _announce_queued(self, transaction: Transaction, row: RunRow, position: int | None) -> None:
         appender = Appender.after(row, 0)
@@ -311,11 +284,24 @@ def unknown_run(run_id: str) -> NotFound:
     return NotFound(f"there is no run {run_id[:100]!r}", code="unknown_run")
 
 
-def _checked_session(session: SessionRow, workflow: str) -> SessionRow:
+def _arrival(caller: Caller, request: RunRequest, run_id: str, at: datetime) -> SessionRow:
+    """The session as it is if this run is its first: the run has its turn."""
+    return SessionRow(
+        tenant_id=caller.tenant,
+        session_id=request.session_id or clock.new_id(),
+        workflow=request.workflow,
+        user_id=request.user_id,
+        run_count=1,
+        active_run_id=run_id,
+        created_at=at,
+        updated_at=at,
+    )
+
+
+def _check_workflow(session: SessionRow, workflow: str) -> None:
     if session.workflow != workflow:
         raise Conflict(
             f"the session {session.session_id!r} belongs to the workflow {session.workflow!r}, not {workflow!r};"
             " use another session_id",
             code="session_of_another_workflow",
         )
-    return session

@@ -6,7 +6,7 @@ from app.engine.worker import Worker
 from app.script.parts import Parts
 from app.store import runs
 from app.store.database import Transaction
-from app.store.tables import DEFAULT_TENANT, RunRow
+from app.store.tables import DEFAULT_TENANT, RunRow, SessionRow
 from app.workflow.registry import Registry
 from app.workflow.status import RunStatus
 
@@ -28,7 +28,7 @@ class SessionEngine:
         await self.worker.start()
         await self._parts.database.write(self._take_over)
 
-    def submit(self, transaction: Transaction, run: RunRow) -> None:
+    def submit(self, transaction: Transaction, run: RunRow, _arriving: SessionRow | None = None) -> None:
         """Have it executed: a script's run by its own worker, another of the session's by this one."""
         if run.session_id == self._session_id:
             live = self._parts.runs.get(run.run_id)

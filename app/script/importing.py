@@ -9,7 +9,7 @@ from app.main import bring_to_head, hold_database, refuse_unless_at_head
 from app.operations.caller import Caller
 from app.operations.imports import IMPORTER, ImportReport, Imports
 from app.settings import Settings
-from app.store.database import open_database
+from app.store.opening import open_database
 
 
 def import_agno(

@@ -17,8 +17,9 @@ from app.main import bring_to_head, hold_database, refuse_unless_at_head
 from app.metrics import Metrics
 from app.settings import Settings
 from app.store import agno
-from app.store.database import Database, open_database
+from app.store.database import Database
 from app.store.migrations import current_revision, head_revision
+from app.store.opening import open_database
 
 logger = logging.getLogger(__name__)
 

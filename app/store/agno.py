@@ -12,10 +12,13 @@ from sqlalchemy import bindparam, select
 
 from app.errors import Invalid, NotFound
 from app.store.database import Transaction
+from app.store.statements import Statement
 from app.store.tables import ImportTable, metadata, table_of
 
 _imports = table_of(ImportTable)
-_GET = select(_imports).where(_imports.c.tenant_id == bindparam("tenant"), _imports.c.source == bindparam("table"))
+_GET = Statement(
+    select(_imports).where(_imports.c.tenant_id == bindparam("tenant"), _imports.c.source == bindparam("table"))
+)
 _TABLES = {
     "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table'",
     "postgresql": "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()",
@@ -86,17 +89,17 @@ def read_rows(source: sqlite3.Connection, table: str) -> Iterator[AgnoRow]:
 
 def imported(transaction: Transaction, tenant: str, table: str) -> bool:
     """Whether a table of this database has been taken over."""
-    return transaction.execute(_GET, {"tenant": tenant, "table": table}).one_or_none() is not None
+    return transaction.one(_GET, {"tenant": tenant, "table": table}) is not None
 
 
 def mark_imported(transaction: Transaction, tenant: str, table: str, *, at: datetime) -> None:
     """Remember that a table of this database has been taken over."""
-    transaction.execute(_imports.insert(), {"tenant_id": tenant, "source": table, "imported_at": at})
+    transaction.execute(_imports.insert().values(tenant_id=tenant, source=table, imported_at=at))
 
 
 def foreign_tables(transaction: Transaction) -> set[str]:
     """Tables that have the names of ours; none of them can be ours before the first migration."""
-    return set(transaction.driver(_TABLES, ()).scalars()) & set(metadata.tables)
+    return {name for (name,) in transaction.driver(_TABLES, ())} & set(metadata.tables)
 
 
 def _names(source: sqlite3.Connection) -> list[str]:

@@ -4,18 +4,18 @@ Work is a plain function of a transaction, so no transaction can be held across 
 else that waits. On SQLite it runs on the event loop's own thread: a small commit costs less than handing it to another.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Engine, Executable, create_engine, event
-from sqlalchemy.exc import DataError, DBAPIError, OperationalError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import Connection, CursorResult, Executable
+from sqlalchemy.exc import DBAPIError
 
 from app.errors import ConfigurationError, Invalid, MillstreamError, Unavailable
+from app.store.statements import Statement
 
 Result = TypeVar("Result")
+Record = dict[str, Any]
+"""A row by the names of its columns."""
 
 
 class Transaction:
@@ -23,18 +23,43 @@ class Transaction:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._actions: list[Callable[[], None]] = []
+        self._driver = connection.connection
+        self._actions: list[Callable[[], object]] = []
         self.dialect = connection.dialect.name
 
-    def execute(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> CursorResult[Any]:
-        """Run one statement."""
-        return self._connection.execute(statement, parameters)
+    def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Record | None:
+        """The first row that the statement gives, None when there is none."""
+        compiled = statement.compiled(self._connection.dialect)
+        cursor = self._executed(compiled.sql, compiled.parameters(parameters))
+        row = cursor.fetchone()
+        cursor.close()  # whatever SQLite has not stepped to its end would keep the transaction open
+        return None if row is None else compiled.record(row)
 
-    def driver(self, statements: Mapping[str, str], parameters: Any) -> CursorResult[Any]:
-        """Run the dialect's one of the statements as it is; a list of tuples runs it for each."""
-        return self._connection.exec_driver_sql(statements[self.dialect], parameters)
+    def all(self, statement: Statement, parameters: Mapping[str, Any]) -> list[Record]:
+        """The rows that the statement gives."""
+        compiled = statement.compiled(self._connection.dialect)
+        cursor = self._executed(compiled.sql, compiled.parameters(parameters))
+        return [compiled.record(row) for row in cursor.fetchall()]
 
-    def after_commit(self, action: Callable[[], None]) -> None:
+    def run(self, statement: Statement, parameters: Mapping[str, Any]) -> None:
+        """Run a statement that gives no rows."""
+        compiled = statement.compiled(self._connection.dialect)
+        self._executed(compiled.sql, compiled.parameters(parameters))
+
+    def execute(self, statement: Executable) -> CursorResult[Any]:
+        """Run a statement that is made for the occasion, such as a list with filters."""
+        return self._connection.execute(statement)
+
+    def driver(self, statements: Mapping[str, str], parameters: Any) -> list[Any]:
+        """Run the dialect's one of the statements as it is, and give its rows as tuples."""
+        cursor = self._executed(statements[self.dialect], parameters)
+        return [] if cursor.description is None else list(cursor.fetchall())
+
+    def driver_many(self, statement: str, rows: list[Any]) -> None:
+        """Run a statement of the driver's once for each of the rows."""
+        self._driver.cursor().executemany(statement, rows)
+
+    def after_commit(self, action: Callable[[], object]) -> None:
         """Do this when, and only when, the transaction has been committed; it may not fail."""
         self._actions.append(action)
 
@@ -42,6 +67,11 @@ class Transaction:
         """Called by the database, once."""
         for action in self._actions:
             action()
+
+    def _executed(self, sql: str, parameters: Any) -> Any:
+        cursor = self._driver.cursor()
+        cursor.execute(sql, parameters)
+        return cursor
 
 
 Work = Callable[[Transaction], Result]
@@ -53,22 +83,14 @@ class Database(Protocol):
     async def write(self, work: Work[Result]) -> Result:
         """Do the work in one transaction, committed when it returns; raises Unavailable when it is not to be had."""
 
+    async def write_one(self, work: Work[Result]) -> Result:
+        """The same for work of a single statement, which needs no transaction around it."""
+
     async def read(self, work: Work[Result]) -> Result:
-        """Do work that only reads."""
+        """Do work that only reads; each of its statements sees what is committed when it runs."""
 
     async def close(self) -> None:
         """Give up all connections."""
-
-
-def open_database(url: str, *, lease_seconds: float, pool_size: int = 10) -> Database:
-    """The database of a URL: `sqlite:///file` or `postgresql://…`; raises ConfigurationError for another.
-
-    On Postgres, a process that falls silent in a transaction loses it, and its locks, after the lease.
-    """
-    check_url(url)
-    if url.startswith("sqlite:"):
-        return SqliteDatabase(url)
-    return PostgresDatabase(url, pool_size=pool_size, silence_milliseconds=max(1, int(lease_seconds * 1000)))
 
 
 def check_url(url: str) -> None:
@@ -91,130 +113,11 @@ def driver_url(url: str) -> str:
     return url.replace("postgresql+psycopg:", "postgresql:", 1)
 
 
-def sqlite_engine(url: str) -> Engine:
-    """An engine over a SQLite file: WAL, every commit flushed, transactions begun by whoever needs one."""
-    engine = create_engine(url, connect_args={"isolation_level": None, "timeout": 5}, hide_parameters=True)
-    Path(engine.url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA cache_size=-32768")
-
-    return engine
-
-
-class SqliteDatabase:
-    """A file that this process alone has open for writing."""
-
-    def __init__(self, url: str) -> None:
-        self._engine = sqlite_engine(url)
-        self._connection: Connection | None = None
-
-    async def write(self, work: Work[Result]) -> Result:
-        """BEGIN IMMEDIATE, the work, COMMIT, without ever leaving the thread."""
-        connection = self._connected()
-        transaction = Transaction(connection)
-        try:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            result = work(transaction)
-            connection.commit()
-        except (OperationalError, DataError) as error:
-            connection.rollback()
-            raise _refused(error) from error
-        except BaseException:
-            connection.rollback()
-            raise
-        transaction.committed()
-        return result
-
-    async def read(self, work: Work[Result]) -> Result:
-        """The work; nobody can write meanwhile."""
-        connection = self._connected()
-        try:
-            return work(Transaction(connection))
-        except (OperationalError, DataError) as error:
-            raise _refused(error) from error
-        finally:
-            connection.rollback()
-
-    async def close(self) -> None:
-        """Close the file; the last one out folds the write-ahead log into it."""
-        if self._connection is not None:
-            self._connection.close()
-        self._engine.dispose()
-
-    def _connected(self) -> Connection:
-        if self._connection is None:
-            self._connection = self._engine.connect()
-        return self._connection
-
-
-class PostgresDatabase:
-    """A Postgres that any number of processes share."""
-
-    def __init__(self, url: str, *, pool_size: int, silence_milliseconds: int) -> None:
-        self._working: set[asyncio.Future[Any]] = set()
-        options = {
-            # A process that is stopped, or a machine that is gone, must not keep others from its rows.
-            "options": f"-c idle_in_transaction_session_timeout={silence_milliseconds}",
-            "keepalives_idle": 5,
-            "keepalives_interval": 2,
-            "keepalives_count": 3,
-            "tcp_user_timeout": silence_milliseconds,
-        }
-        try:
-            self._engine = create_async_engine(
-                sync_url(url), pool_size=pool_size, max_overflow=pool_size, connect_args=options, hide_parameters=True
-            )
-        except ModuleNotFoundError:
-            raise ConfigurationError("Postgres needs the extra: pip install 'millstream[postgres]'") from None
-
-    async def write(self, work: Work[Result]) -> Result:
-        """The work in one transaction, on a pooled connection.
-
-        A caller who stops waiting does not interrupt it: that would cost the connection, and leave the outcome open.
-        """
-        working = asyncio.ensure_future(self._write(work))
-        self._working.add(working)
-        working.add_done_callback(self._done)
-        return await asyncio.shield(working)
-
-    async def _write(self, work: Work[Result]) -> Result:
-        transactions: list[Transaction] = []
-
-        def begun(connection: Connection) -> Result:
-            transactions.append(Transaction(connection))
-            return work(transactions[0])
-
-        try:
-            async with self._engine.begin() as connection:
-                result = await connection.run_sync(begun)
-        except DBAPIError as error:
-            if isinstance(error, OperationalError | DataError) or error.connection_invalidated:
-                raise _refused(error) from error
-            raise
-        transactions[0].committed()
-        return result
-
-    async def read(self, work: Work[Result]) -> Result:
-        """The same; reads need no other isolation."""
-        return await self.write(work)
-
-    async def close(self) -> None:
-        """Let work end that nobody waits for any more, and close the pool."""
-        await asyncio.gather(*self._working, return_exceptions=True)
-        await self._engine.dispose()
-
-    def _done(self, working: "asyncio.Future[Any]") -> None:
-        self._working.discard(working)
-        if not working.cancelled():
-            working.exception()  # whoever waits has it too; where nobody does, it is no news to the event loop
-
-
-def _refused(error: DBAPIError) -> MillstreamError:
-    if isinstance(error, DataError):
-        return Invalid(f"the database cannot hold a value of this request: {error.orig}", code="invalid_value")
-    return Unavailable(f"the database does not answer: {error.orig}; try again", code="database_unavailable")
+def refused(error: BaseException, dbapi: Any) -> MillstreamError | None:
+    """Our error where the database said no; None for any other."""
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(origin, dbapi.DataError):
+        return Invalid(f"the database cannot hold a value of this request: {origin}", code="invalid_value")
+    if isinstance(origin, dbapi.OperationalError | dbapi.InterfaceError):
+        return Unavailable(f"the database does not answer: {origin}; try again", code="database_unavailable")
+    return None

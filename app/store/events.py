@@ -1,9 +1,11 @@
 """The event log. The one place that speaks the database driver: a row per event is all that it may cost."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple, TypeAlias
 
 from app.store.database import Transaction
+from app.workflow.encoding import decode, encode
 
 
 class LoggedEvent(NamedTuple):
@@ -21,6 +23,24 @@ _INSERT = {
         "INSERT INTO run_events (tenant_id, run_id, sequence, event, payload, result) SELECT * FROM"
         " unnest(%s::text[], %s::text[], %s::int[], %s::text[], %s::text[], %s::text[])"
     ),
+}
+_FENCE = {
+    "sqlite": (
+        "SELECT tenant_id, run_id, attempt FROM json_each(?) AS wanted JOIN runs"
+        " ON tenant_id = json_extract(wanted.value, '$[0]') AND run_id = json_extract(wanted.value, '$[1]')"
+        " WHERE status = 'running'"
+    )
+}
+_APPEND_FENCED = {
+    "postgresql": (
+        "WITH wanted AS (SELECT * FROM unnest(%s::text[], %s::text[], %s::int[]) AS w (tenant_id, run_id, attempt)),"
+        " held AS MATERIALIZED (SELECT runs.tenant_id, runs.run_id FROM runs JOIN wanted USING (tenant_id, run_id)"
+        "  WHERE runs.status = 'running' AND runs.attempt = wanted.attempt ORDER BY run_id FOR NO KEY UPDATE OF runs),"
+        " added AS (INSERT INTO run_events (tenant_id, run_id, sequence, event, payload, result)"
+        "  SELECT new.* FROM unnest(%s::text[], %s::text[], %s::int[], %s::text[], %s::text[], %s::text[])"
+        "  AS new (tenant_id, run_id, sequence, event, payload, result) JOIN held USING (tenant_id, run_id))"
+        " SELECT tenant_id, run_id FROM held"
+    )
 }
 _PAGE = {
     "sqlite": (
@@ -48,15 +68,8 @@ _DELETE = {
 }
 
 
-class NewEvent(NamedTuple):
-    """A row to be."""
-
-    tenant: str
-    run: str
-    sequence: int
-    event: str
-    payload: str
-    result: str | None
+NewEvent: TypeAlias = tuple[str, str, int, str, str, str | None]
+"""A row to be: tenant, run, sequence, event, payload, result."""
 
 
 def append_events(transaction: Transaction, rows: Sequence[NewEvent]) -> None:
@@ -64,20 +77,45 @@ def append_events(transaction: Transaction, rows: Sequence[NewEvent]) -> None:
     if not rows:
         return
     if transaction.dialect == "sqlite":
-        transaction.driver(_INSERT, list(rows))
+        transaction.driver_many(_INSERT["sqlite"], list(rows))
     else:
         transaction.driver(_INSERT, tuple(list(column) for column in zip(*rows, strict=True)))
 
 
+def append_fenced(
+    transaction: Transaction, attempts: Mapping[tuple[str, str], int], rows: Sequence[NewEvent]
+) -> set[tuple[str, str]]:
+    """Add events of those of the runs that still are at these attempts; which runs, as `(tenant, run)`, these are.
+
+    On Postgres it is a single statement, which locks the runs' rows until it is committed.
+    """
+    if transaction.dialect == "sqlite":
+        held = transaction.driver(_FENCE, [encode([list(run) for run in attempts]).decode()])
+        kept = {(tenant, run) for tenant, run, attempt in held if attempts[tenant, run] == attempt}
+        whole = len(kept) == len(attempts)
+        transaction.driver_many(_INSERT["sqlite"], [row for row in rows if whole or row[:2] in kept])
+        return kept
+    runs = [[*run, attempt] for run, attempt in attempts.items()]
+    columns = [list(column) for column in [*zip(*runs, strict=True), *zip(*rows, strict=True)]]
+    return set(transaction.driver(_APPEND_FENCED, columns))
+
+
 def read_events(transaction: Transaction, tenant: str, run: str, *, after: int, limit: int) -> list[LoggedEvent]:
     """The events past a sequence, in order."""
-    result = transaction.driver(_PAGE, (tenant, run, after, limit))
-    return [LoggedEvent._make(row) for row in result]
+    return [LoggedEvent._make(row) for row in transaction.driver(_PAGE, (tenant, run, after, limit))]
 
 
 def last_sequence(transaction: Transaction, tenant: str, run: str) -> int:
     """The number of the run's newest event, 0 when it has none."""
-    return transaction.driver(_LAST, (tenant, run)).scalar_one() or 0
+    ((last,),) = transaction.driver(_LAST, (tenant, run))
+    return last or 0
+
+
+def last_moment(transaction: Transaction, tenant: str, run: str) -> datetime | None:
+    """When the run's newest event was said; None when it has none."""
+    last = last_sequence(transaction, tenant, run)
+    newest = read_events(transaction, tenant, run, after=last - 1, limit=1)
+    return datetime.fromisoformat(decode(newest[0].payload)["created_at"]) if newest else None
 
 
 def delete_session_events(transaction: Transaction, tenant: str, session: str) -> None:

@@ -1,5 +1,7 @@
 """The job queue on Postgres: Procrastinate's tables, which one of our migrations makes."""
 
+from typing import Any
+
 from app.store.database import Transaction
 from app.store.tables import DEFAULT_TENANT, RunRow, RunTable, table_of
 from app.workflow.encoding import encode
@@ -7,7 +9,8 @@ from app.workflow.encoding import encode
 QUEUE = "runs"
 TASK = "execute_run"
 
-_RUN_COLUMNS = ", ".join(f"runs.{column.name}" for column in table_of(RunTable).columns)
+_NAMES = [column.name for column in table_of(RunTable).columns]
+_RUN_COLUMNS = ", ".join(f"runs.{name}" for name in _NAMES)
 _DEFER = {
     "postgresql": (
         "SELECT procrastinate_defer_jobs_v1(ARRAY[ROW(%s, %s, 0, NULL, NULL, %s::jsonb, NULL)]"
@@ -50,14 +53,18 @@ def defer_run(transaction: Transaction, run: RunRow) -> None:
 
 def runs_of_dead_workers(transaction: Transaction, *, lease_seconds: float) -> list[RunRow]:
     """Running runs whose worker has been silent for longer than its lease, locked; others may be taking some too."""
-    return [RunRow.of(row) for row in transaction.driver(_DEAD, (DEFAULT_TENANT, lease_seconds))]
+    return [_run_of(row) for row in transaction.driver(_DEAD, (DEFAULT_TENANT, lease_seconds))]
 
 
 def runs_without_job(transaction: Transaction, *, lease_seconds: float) -> list[RunRow]:
     """Ready runs that no live job stands for, locked: their job was lost with the worker that had fetched it."""
-    return [RunRow.of(row) for row in transaction.driver(_STRANDED, (QUEUE, lease_seconds))]
+    return [_run_of(row) for row in transaction.driver(_STRANDED, (QUEUE, lease_seconds))]
 
 
 def delete_dead_jobs(transaction: Transaction, *, lease_seconds: float) -> None:
     """Remove the jobs that dead workers had fetched; the runs are ours to recover."""
     transaction.driver(_SWEEP, (QUEUE, lease_seconds))
+
+
+def _run_of(row: tuple[Any, ...]) -> RunRow:
+    return RunRow.of(dict(zip(_NAMES, row, strict=True)))

@@ -8,7 +8,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DatabaseError
 
 from app.errors import ConfigurationError
-from app.store.database import Transaction, check_url, sqlite_engine, sync_url
+from app.store.database import Transaction, check_url, sync_url
+from app.store.sqlite import sqlite_engine
 
 _REVISION = re.compile(r'^revision(?:: str)? = "(\w+)"', re.MULTILINE)
 _DOWN = re.compile(r'^down_revision(?:: [^=]+)? = "(\w+)"', re.MULTILINE)
@@ -40,7 +41,8 @@ def current_revision(transaction: Transaction) -> str | None:
             "SELECT count(*) FROM pg_tables WHERE tablename = 'alembic_version' AND schemaname = current_schema()"
         ),
     }
-    if not transaction.driver(exists, ()).scalar_one():
+    ((count,),) = transaction.driver(exists, ())
+    if not count:
         return None
     revision: str | None = transaction.execute(_CURRENT).scalar_one_or_none()
     return revision

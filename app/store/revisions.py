@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, insert, select
 
 from app.store.database import Transaction
+from app.store.statements import Statement
 from app.store.tables import RevisionRow, RevisionTable, table_of
 
 PATCH_OVERHEAD_BYTES = 256
@@ -18,19 +19,19 @@ SNAPSHOT_FLOOR_BYTES = 16 * 1024
 
 _revisions = table_of(RevisionTable)
 _OF_SESSION = (_revisions.c.tenant_id == bindparam("tenant")) & (_revisions.c.session_id == bindparam("session"))
-_INSERT = insert(_revisions)
-_LAST_SNAPSHOT = (
+_INSERT = Statement(insert(_revisions))
+_LAST_SNAPSHOT = Statement(
     select(_revisions.c.revision, _revisions.c.snapshot)
     .where(_OF_SESSION, _revisions.c.revision <= bindparam("upto"), _revisions.c.snapshot.is_not(None))
     .order_by(_revisions.c.revision.desc())
     .limit(1)
 )
-_PATCHES = (
+_PATCHES = Statement(
     select(_revisions.c.patch)
     .where(_OF_SESSION, _revisions.c.revision > bindparam("after"), _revisions.c.revision <= bindparam("upto"))
     .order_by(_revisions.c.revision)
 )
-_PAGE = (
+_PAGE = Statement(
     select(_revisions)
     .where(_OF_SESSION, _revisions.c.revision > bindparam("after"))
     .order_by(_revisions.c.revision)
@@ -42,27 +43,27 @@ class Snapshot(NamedTuple):
     """A whole document."""
 
     revision: int
-    document: str
+    snapshot: str
 
 
 def insert_revision(transaction: Transaction, row: RevisionRow) -> None:
     """Add the revision."""
-    transaction.execute(_INSERT, row.model_dump())
+    transaction.run(_INSERT, row.values)
 
 
 def last_snapshot(transaction: Transaction, tenant: str, session: str, *, upto: int) -> Snapshot:
     """The newest whole document not past a revision; the empty one where none was written."""
-    row = transaction.execute(_LAST_SNAPSHOT, {"tenant": tenant, "session": session, "upto": upto}).one_or_none()
-    return Snapshot(0, "{}") if row is None else Snapshot(row.revision, row.snapshot)
+    row = transaction.one(_LAST_SNAPSHOT, {"tenant": tenant, "session": session, "upto": upto})
+    return Snapshot(0, "{}") if row is None else Snapshot(**row)
 
 
 def read_patches(transaction: Transaction, tenant: str, session: str, *, after: int, upto: int) -> list[str]:
     """The patches of the revisions after one, up to another, in order."""
     parameters = {"tenant": tenant, "session": session, "after": after, "upto": upto}
-    return list(transaction.execute(_PATCHES, parameters).scalars())
+    return [row["patch"] for row in transaction.all(_PATCHES, parameters)]
 
 
 def list_revisions(transaction: Transaction, tenant: str, session: str, *, after: int, limit: int) -> list[RevisionRow]:
     """Revisions past a number, ascending."""
     parameters = {"tenant": tenant, "session": session, "after": after, "count": limit}
-    return [RevisionRow.of(row) for row in transaction.execute(_PAGE, parameters)]
+    return [RevisionRow.of(row) for row in transaction.all(_PAGE, parameters)]

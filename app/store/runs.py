@@ -1,12 +1,12 @@
 """The rows of runs."""
 
-from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, select, union_all, update
 
 from app.store.database import Transaction
+from app.store.statements import Statement
 from app.store.tables import RunRow, RunTable, SessionTable, table_of
 from app.workflow.status import RunStatus
 
@@ -14,10 +14,10 @@ _runs = table_of(RunTable)
 _sessions = table_of(SessionTable)
 _OF_SESSION = (_sessions.c.tenant_id == _runs.c.tenant_id) & (_sessions.c.session_id == _runs.c.session_id)
 _KEY = (_runs.c.tenant_id == bindparam("tenant")) & (_runs.c.run_id == bindparam("run"))
-_GET = select(_runs).where(_KEY)
-_LOCK = _GET.with_for_update(key_share=True)
-_INSERT = insert(_runs)
-_CLAIM = (
+_GET = Statement(select(_runs).where(_KEY))
+_LOCK = Statement(select(_runs).where(_KEY).with_for_update(key_share=True))
+_INSERT = Statement(insert(_runs))
+_CLAIM = Statement(
     update(_runs)
     .where(_KEY, _runs.c.status == RunStatus.queued.value)
     .values(
@@ -25,6 +25,7 @@ _CLAIM = (
         attempt=_runs.c.attempt + 1,
         worker_id=bindparam("worker"),
         started_at=func.coalesce(_runs.c.started_at, bindparam("at", type_=_runs.c.started_at.type)),
+        claimed_at=bindparam("at", type_=_runs.c.claimed_at.type),
         base_revision=func.coalesce(
             _runs.c.base_revision,
             select(_sessions.c.revision)
@@ -34,7 +35,7 @@ _CLAIM = (
     )
     .returning(_runs)
 )
-_PAUSE = (
+_PAUSE = Statement(
     update(_runs)
     .where(_KEY)
     .values(
@@ -44,7 +45,7 @@ _PAUSE = (
         used_seconds=bindparam("used"),
     )
 )
-_REQUEUE = (
+_REQUEUE = Statement(
     update(_runs)
     .where(_KEY)
     .values(
@@ -53,23 +54,26 @@ _REQUEUE = (
         question=None,
         paused_until=None,
         recoveries=bindparam("deaths"),
+        used_seconds=bindparam("used"),
     )
 )
-_REQUEST_CANCEL = (
+_REQUEST_CANCEL = Statement(
     update(_runs)
     .where(_KEY)
     .values(
         cancel_requested_at=func.coalesce(_runs.c.cancel_requested_at, bindparam("at", type_=_runs.c.created_at.type))
     )
 )
-_CANCELS = select(_runs).where(
-    _runs.c.tenant_id == bindparam("tenant"),
-    _runs.c.status == RunStatus.running.value,
-    _runs.c.worker_id == bindparam("worker"),
-    _runs.c.cancel_requested_at.is_not(None),
+_CANCELS = Statement(
+    select(_runs).where(
+        _runs.c.tenant_id == bindparam("tenant"),
+        _runs.c.status == RunStatus.running.value,
+        _runs.c.worker_id == bindparam("worker"),
+        _runs.c.cancel_requested_at.is_not(None),
+    )
 )
 # Several processes look; each takes what no other is just taking.
-_OVERDUE = (
+_OVERDUE = Statement(
     select(_runs)
     .where(
         _runs.c.tenant_id == bindparam("tenant"),
@@ -78,18 +82,8 @@ _OVERDUE = (
     )
     .with_for_update(key_share=True, skip_locked=True)
 )
-_SET_BASE = update(_runs).where(_KEY).values(base_revision=bindparam("base"))
-_FENCE = (
-    select(_runs.c.run_id, _runs.c.attempt)
-    .where(
-        _runs.c.tenant_id == bindparam("tenant"),
-        _runs.c.run_id.in_(bindparam("runs", expanding=True)),
-        _runs.c.status == RunStatus.running.value,
-    )
-    .order_by(_runs.c.run_id)
-    .with_for_update(key_share=True)
-)
-_FINISH = (
+_SET_BASE = Statement(update(_runs).where(_KEY).values(base_revision=bindparam("base")))
+_FINISH = Statement(
     update(_runs)
     .where(_KEY)
     .values(
@@ -103,14 +97,15 @@ _FINISH = (
 )
 # A literal: what is a parameter could be any status, so that the index of queued runs would not serve it.
 _QUEUED: ColumnElement[str] = literal_column(f"'{RunStatus.queued.value}'")
+_HAS_THE_TURN = _runs.c.run_id == _sessions.c.active_run_id
 _IN_QUEUE = (
     (_runs.c.tenant_id == bindparam("tenant"))
     & (_runs.c.session_id == bindparam("session"))
     & (_runs.c.status == _QUEUED)
 )
-_NEXT = select(_runs).where(_IN_QUEUE).order_by(_runs.c.ordinal).limit(1)
-_POSITION = (
-    select(func.count())
+_NEXT = Statement(select(_runs).where(_IN_QUEUE).order_by(_runs.c.ordinal).limit(1))
+_POSITION = Statement(
+    select(func.count().label("place"))
     .select_from(_runs.join(_sessions, _OF_SESSION))
     .where(
         _IN_QUEUE,
@@ -119,22 +114,21 @@ _POSITION = (
     )
 )
 _OF_A_SESSION = (_runs.c.tenant_id == bindparam("tenant")) & (_runs.c.session_id == bindparam("session"))
-_SINCE = select(_runs).where(_OF_A_SESSION, _runs.c.ordinal > bindparam("after")).order_by(_runs.c.ordinal)
+_SINCE = Statement(select(_runs).where(_OF_A_SESSION, _runs.c.ordinal > bindparam("after")).order_by(_runs.c.ordinal))
 # Those in the queue, and the one that has the turn: an old session has many others, which are not looked at.
-_LIVE = union_all(
-    select(_runs).where(_IN_QUEUE),
-    select(_runs)
-    .join_from(
-        _sessions, _runs, (_runs.c.tenant_id == _sessions.c.tenant_id) & (_runs.c.run_id == _sessions.c.active_run_id)
-    )
-    .where(
-        _sessions.c.tenant_id == bindparam("tenant"),
-        _sessions.c.session_id == bindparam("session"),
-        _runs.c.status != _QUEUED,
-    ),
-).order_by("ordinal")
-_WITH_ORDINALS = select(_runs).where(_OF_A_SESSION, _runs.c.ordinal.in_(bindparam("numbers", expanding=True)))
-_READY = (
+_LIVE = Statement(
+    union_all(
+        select(_runs).where(_IN_QUEUE),
+        select(_runs)
+        .join_from(_sessions, _runs, (_runs.c.tenant_id == _sessions.c.tenant_id) & _HAS_THE_TURN)
+        .where(
+            _sessions.c.tenant_id == bindparam("tenant"),
+            _sessions.c.session_id == bindparam("session"),
+            _runs.c.status != _QUEUED,
+        ),
+    ).order_by("ordinal")
+)
+_READY = Statement(
     select(_runs)
     .join_from(_runs, _sessions, _OF_SESSION)
     .where(
@@ -143,41 +137,37 @@ _READY = (
         _sessions.c.active_run_id == _runs.c.run_id,
     )
 )
-_BY_STATUS = select(_runs).where(_runs.c.tenant_id == bindparam("tenant"), _runs.c.status == bindparam("with"))
+_BY_STATUS = Statement(
+    select(_runs).where(_runs.c.tenant_id == bindparam("tenant"), _runs.c.status == bindparam("with"))
+)
 
 
 def get_run(transaction: Transaction, tenant: str, run: str) -> RunRow | None:
     """The run, or None."""
-    row = transaction.execute(_GET, {"tenant": tenant, "run": run}).one_or_none()
+    row = transaction.one(_GET, {"tenant": tenant, "run": run})
     return None if row is None else RunRow.of(row)
 
 
 def lock_run(transaction: Transaction, tenant: str, run: str) -> RunRow | None:
     """The run, locked until the transaction ends."""
-    row = transaction.execute(_LOCK, {"tenant": tenant, "run": run}).one_or_none()
+    row = transaction.one(_LOCK, {"tenant": tenant, "run": run})
     return None if row is None else RunRow.of(row)
 
 
 def insert_run(transaction: Transaction, row: RunRow) -> None:
     """Add the run."""
-    transaction.execute(_INSERT, row.model_dump())
+    transaction.run(_INSERT, row.values)
 
 
 def claim_run(transaction: Transaction, tenant: str, run: str, *, worker: str, at: datetime) -> RunRow | None:
     """Take a queued run for a worker, as one more attempt; None when it is not queued."""
-    row = transaction.execute(_CLAIM, {"tenant": tenant, "run": run, "worker": worker, "at": at}).one_or_none()
+    row = transaction.one(_CLAIM, {"tenant": tenant, "run": run, "worker": worker, "at": at})
     return None if row is None else RunRow.of(row)
 
 
 def set_base_revision(transaction: Transaction, tenant: str, run: str, base_revision: int) -> None:
     """Freeze the state that the run starts from."""
-    transaction.execute(_SET_BASE, {"tenant": tenant, "run": run, "base": base_revision})
-
-
-def lock_attempts(transaction: Transaction, tenant: str, runs: Collection[str]) -> dict[str, int]:
-    """The fence: the attempts of those of the runs that are running, locked until the transaction ends."""
-    rows = transaction.execute(_FENCE, {"tenant": tenant, "runs": list(runs)})
-    return {row.run_id: row.attempt for row in rows}
+    transaction.run(_SET_BASE, {"tenant": tenant, "run": run, "base": base_revision})
 
 
 def finish_run(
@@ -203,7 +193,7 @@ def finish_run(
         "revision": session_revision,
         "at": at,
     }
-    transaction.execute(_FINISH, parameters)
+    transaction.run(_FINISH, parameters)
 
 
 def pause_run(
@@ -211,67 +201,69 @@ def pause_run(
 ) -> None:
     """Take the run off its worker until an answer comes."""
     parameters = {"tenant": tenant, "run": run, "ask": question, "until": until, "used": used_seconds}
-    transaction.execute(_PAUSE, parameters)
+    transaction.run(_PAUSE, parameters)
 
 
-def requeue_run(transaction: Transaction, tenant: str, run: str, *, recoveries: int) -> None:
+def requeue_run(transaction: Transaction, tenant: str, run: str, *, recoveries: int, used_seconds: float) -> None:
     """Make a run that was running or paused ready to be claimed again."""
-    transaction.execute(_REQUEUE, {"tenant": tenant, "run": run, "deaths": recoveries})
+    transaction.run(_REQUEUE, {"tenant": tenant, "run": run, "deaths": recoveries, "used": used_seconds})
 
 
 def request_cancel(transaction: Transaction, tenant: str, run: str, at: datetime) -> None:
     """Have the run stopped by whoever executes it."""
-    transaction.execute(_REQUEST_CANCEL, {"tenant": tenant, "run": run, "at": at})
+    transaction.run(_REQUEST_CANCEL, {"tenant": tenant, "run": run, "at": at})
 
 
 def cancels_for(transaction: Transaction, tenant: str, worker: str) -> list[RunRow]:
     """The worker's runs that are to be stopped."""
-    return [RunRow.of(row) for row in transaction.execute(_CANCELS, {"tenant": tenant, "worker": worker})]
+    return [RunRow.of(row) for row in transaction.all(_CANCELS, {"tenant": tenant, "worker": worker})]
 
 
 def overdue_pauses(transaction: Transaction, tenant: str, at: datetime) -> list[RunRow]:
     """Paused runs that have waited long enough."""
-    return [RunRow.of(row) for row in transaction.execute(_OVERDUE, {"tenant": tenant, "at": at})]
+    return [RunRow.of(row) for row in transaction.all(_OVERDUE, {"tenant": tenant, "at": at})]
 
 
 def next_queued_run(transaction: Transaction, tenant: str, session: str) -> RunRow | None:
     """The run that waits longest for its turn in the session."""
-    row = transaction.execute(_NEXT, {"tenant": tenant, "session": session}).one_or_none()
+    row = transaction.one(_NEXT, {"tenant": tenant, "session": session})
     return None if row is None else RunRow.of(row)
 
 
 def queue_position(transaction: Transaction, run: RunRow) -> int | None:
     """The place of a queued run among those that wait for the session's turn, from 1; None when it has the turn."""
     parameters = {"tenant": run.tenant_id, "session": run.session_id, "upto": run.ordinal}
-    return int(transaction.execute(_POSITION, parameters).scalar_one()) or None
+    counted = transaction.one(_POSITION, parameters)
+    return (counted or {})["place"] or None
 
 
 def runs_with_status(transaction: Transaction, tenant: str, status: RunStatus) -> list[RunRow]:
     """All runs of a status that few have at a time."""
-    rows = transaction.execute(_BY_STATUS, {"tenant": tenant, "with": status.value})
+    rows = transaction.all(_BY_STATUS, {"tenant": tenant, "with": status.value})
     return [RunRow.of(row) for row in rows]
 
 
 def runs_since(transaction: Transaction, tenant: str, session: str, *, ordinal: int) -> list[RunRow]:
     """The session's runs that arrived after one, in their order."""
-    rows = transaction.execute(_SINCE, {"tenant": tenant, "session": session, "after": ordinal})
+    rows = transaction.all(_SINCE, {"tenant": tenant, "session": session, "after": ordinal})
     return [RunRow.of(row) for row in rows]
 
 
 def live_runs(transaction: Transaction, tenant: str, session: str) -> list[RunRow]:
     """The session's runs that have not ended, in their order."""
-    return [RunRow.of(row) for row in transaction.execute(_LIVE, {"tenant": tenant, "session": session})]
+    return [RunRow.of(row) for row in transaction.all(_LIVE, {"tenant": tenant, "session": session})]
 
 
 def runs_with_ordinals(transaction: Transaction, tenant: str, session: str, ordinals: list[int]) -> list[RunRow]:
     """Some of the session's runs, by their numbers."""
-    rows = transaction.execute(_WITH_ORDINALS, {"tenant": tenant, "session": session, "numbers": ordinals})
-    return [RunRow.of(row) for row in rows]
+    statement = select(_runs).where(_runs.c.tenant_id == tenant, _runs.c.session_id == session)
+    rows = transaction.execute(statement.where(_runs.c.ordinal.in_(ordinals)))
+    return [RunRow.of(dict(row._mapping)) for row in rows]
 
 
 def ready_runs(transaction: Transaction, tenant: str) -> list[RunRow]:
     """Queued runs that have their session's turn."""
-    return [RunRow.of(row) for row in transaction.execute(_READY, {"tenant": tenant})]
+    return [RunRow.of(row) for row in transaction.all(_READY, {"tenant": tenant})]
 
 
 def list_runs(
@@ -284,4 +276,4 @@ def list_runs(
     if before is not None:
         statement = statement.where(_runs.c.run_id < before)
     statement = statement.order_by(_runs.c.run_id.desc()).limit(limit)
-    return [RunRow.of(row) for row in transaction.execute(statement)]
+    return [RunRow.of(dict(row._mapping)) for row in transaction.execute(statement)]

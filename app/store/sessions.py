@@ -3,81 +3,121 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, delete, select, tuple_, update
+from sqlalchemy import bindparam, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.store.database import Transaction
-from app.store.tables import SessionRow, SessionTable, table_of
+from app.store.statements import Statement
+from app.store.tables import RunTable, SessionRow, SessionTable, table_of
+from app.workflow.status import RunStatus
 
 _sessions = table_of(SessionTable)
+_runs = table_of(RunTable)
 _KEY = (_sessions.c.tenant_id == bindparam("tenant")) & (_sessions.c.session_id == bindparam("session"))
-_GET = select(_sessions).where(_KEY)
-_LOCK = _GET.with_for_update()
-_DELETE = delete(_sessions).where(_KEY)
-_INSERT = {
-    "sqlite": sqlite_insert(_sessions).on_conflict_do_nothing().returning(_sessions.c.session_id),
-    "postgresql": postgresql_insert(_sessions).on_conflict_do_nothing().returning(_sessions.c.session_id),
-}
-_ACCEPT = (
-    update(_sessions)
-    .where(_KEY)
-    .values(run_count=bindparam("count"), active_run_id=bindparam("active"), updated_at=bindparam("at"))
+_GET = Statement(select(_sessions).where(_KEY))
+_LOCK = Statement(select(_sessions).where(_KEY).with_for_update())
+_FENCE = Statement(
+    select(_sessions)
+    .join_from(
+        _runs, _sessions, (_sessions.c.tenant_id == _runs.c.tenant_id) & (_sessions.c.session_id == _runs.c.session_id)
+    )
+    .where(
+        _runs.c.tenant_id == bindparam("tenant"),
+        _runs.c.run_id == bindparam("run"),
+        _runs.c.status == RunStatus.running.value,
+        _runs.c.attempt == bindparam("mine"),
+    )
+    .with_for_update(key_share=True, of=[_runs, _sessions])
 )
-_MOVE_ON = update(_sessions).where(_KEY).values(active_run_id=bindparam("active"))
-_REVISE = (
+_DELETE = Statement(delete(_sessions).where(_KEY))
+_INSERT = Statement(
+    {
+        "sqlite": sqlite_insert(_sessions).on_conflict_do_nothing().returning(_sessions.c.session_id),
+        "postgresql": postgresql_insert(_sessions).on_conflict_do_nothing().returning(_sessions.c.session_id),
+    }
+)
+_NEW: dict[str, Any] = {"sqlite": sqlite_insert(_sessions), "postgresql": postgresql_insert(_sessions)}
+_ARRIVE = Statement(
+    {
+        dialect: new.on_conflict_do_update(
+            index_elements=["tenant_id", "session_id"],
+            set_={
+                "run_count": _sessions.c.run_count + 1,
+                "active_run_id": func.coalesce(_sessions.c.active_run_id, new.excluded.active_run_id),
+                "updated_at": new.excluded.updated_at,
+            },
+        ).returning(_sessions)
+        for dialect, new in _NEW.items()
+    }
+)
+_SAVE = Statement(
     update(_sessions)
     .where(_KEY)
-    .values(revision=bindparam("to"), snapshot_cost=bindparam("cost"), updated_at=bindparam("at"))
+    .values(
+        revision=bindparam("to"),
+        snapshot_cost=bindparam("cost"),
+        active_run_id=bindparam("active"),
+        updated_at=bindparam("at"),
+    )
 )
 
 
 def get_session(transaction: Transaction, tenant: str, session: str) -> SessionRow | None:
     """The session, or None."""
-    row = transaction.execute(_GET, {"tenant": tenant, "session": session}).one_or_none()
+    row = transaction.one(_GET, {"tenant": tenant, "session": session})
     return None if row is None else SessionRow.of(row)
 
 
 def lock_session(transaction: Transaction, tenant: str, session: str) -> SessionRow | None:
     """The session, locked until the transaction ends: whatever changes a session or its queue begins here."""
-    row = transaction.execute(_LOCK, {"tenant": tenant, "session": session}).one_or_none()
+    row = transaction.one(_LOCK, {"tenant": tenant, "session": session})
     return None if row is None else SessionRow.of(row)
+
+
+def lock_session_of(transaction: Transaction, tenant: str, run: str, *, attempt: int) -> SessionRow | None:
+    """The fence: the session of a running run, both locked in this order; None when the run is at another attempt."""
+    record = transaction.one(_FENCE, {"tenant": tenant, "run": run, "mine": attempt})
+    return None if record is None else SessionRow.of(record)
 
 
 def insert_session(transaction: Transaction, row: SessionRow) -> bool:
     """Add the session; False when there is one of that id."""
-    return transaction.execute(_INSERT[transaction.dialect], row.model_dump()).one_or_none() is not None
+    return transaction.one(_INSERT, row.values) is not None
 
 
-def accept_run(
-    transaction: Transaction, tenant: str, session: str, *, run_count: int, active_run_id: str | None, at: datetime
-) -> None:
-    """Count a run that arrived, and give it its turn if the session was free."""
-    parameters = {"tenant": tenant, "session": session, "count": run_count, "active": active_run_id, "at": at}
-    transaction.execute(_ACCEPT, parameters)
+def arrive(transaction: Transaction, row: SessionRow) -> SessionRow:
+    """Count a run that arrives, and give it the turn of a free session; the session, made from the row if it is new.
+
+    It is locked until the transaction ends.
+    """
+    record = transaction.one(_ARRIVE, row.values)
+    assert record is not None  # it is there now
+    return SessionRow.of(record)
 
 
-def set_active_run(transaction: Transaction, tenant: str, session: str, active_run_id: str | None) -> None:
-    """Give the turn to a run, or to none."""
-    transaction.execute(_MOVE_ON, {"tenant": tenant, "session": session, "active": active_run_id})
-
-
-def set_revision(
-    transaction: Transaction, tenant: str, session: str, *, revision: int, snapshot_cost: int, at: datetime
-) -> None:
-    """Move the session to a revision of its state."""
-    parameters = {"tenant": tenant, "session": session, "to": revision, "cost": snapshot_cost, "at": at}
-    transaction.execute(_REVISE, parameters)
+def save_session(transaction: Transaction, row: SessionRow) -> None:
+    """Write the locked session's revision, and who has its turn."""
+    parameters = {
+        "tenant": row.tenant_id,
+        "session": row.session_id,
+        "to": row.revision,
+        "cost": row.snapshot_cost,
+        "active": row.active_run_id,
+        "at": row.updated_at,
+    }
+    transaction.run(_SAVE, parameters)
 
 
 def update_session(transaction: Transaction, tenant: str, session: str, values: dict[str, Any]) -> None:
     """Set columns of the session."""
-    transaction.execute(update(_sessions).where(_KEY).values(values), {"tenant": tenant, "session": session})
+    of_key = (_sessions.c.tenant_id == tenant) & (_sessions.c.session_id == session)
+    transaction.execute(update(_sessions).where(of_key).values(values))
 
 
 def delete_session(transaction: Transaction, tenant: str, session: str) -> None:
     """Remove the session, and with it its revisions and runs."""
-    transaction.execute(_DELETE, {"tenant": tenant, "session": session})
+    transaction.run(_DELETE, {"tenant": tenant, "session": session})
 
 
 def list_sessions(
@@ -96,4 +136,4 @@ def list_sessions(
     if before is not None:
         statement = statement.where(order < tuple_(*before))
     statement = statement.order_by(_sessions.c.created_at.desc(), _sessions.c.session_id.desc()).limit(limit)
-    return [SessionRow.of(row) for row in transaction.execute(statement)]
+    return [SessionRow.of(dict(row._mapping)) for row in transaction.execute(statement)]

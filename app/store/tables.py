@@ -1,11 +1,14 @@
 """The tables. JSON is kept as the text that our encoder wrote, the same on both databases."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Self, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import (
     BigInteger,
     DateTime,
+    Dialect,
     ForeignKeyConstraint,
     Index,
     MetaData,
@@ -32,33 +35,68 @@ metadata = MetaData(
 
 
 class Instant(TypeDecorator[datetime]):
-    """An aware moment in UTC; SQLite keeps it without the zone."""
+    """An aware moment in UTC; SQLite keeps it as text without the zone, which sorts."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], Any] | None:
         """To the database."""
-        if value is not None and dialect.name == "sqlite":
-            return value.astimezone(UTC).replace(tzinfo=None)
-        return value
+        return _to_sqlite if dialect.name == "sqlite" else None
 
-    def process_result_value(self, value: datetime | None, _dialect: Any) -> datetime | None:
-        """From the database."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], datetime | None]:  # noqa: ARG002
+        """From the database; Postgres answers in the zone of the session."""
+        return _from_sqlite if dialect.name == "sqlite" else _in_utc
+
+
+def _to_sqlite(value: datetime | None) -> str | None:
+    return None if value is None else value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def _from_sqlite(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value).replace(tzinfo=UTC)
+
+
+def _in_utc(value: datetime | None) -> datetime | None:
+    return None if value is None else value.astimezone(UTC)
 
 
 class Row(SQLModel):
-    """Base of rows. A row is plain data: the classes that are tables derive from it, and are never made."""
+    """Base of rows. A row is plain data: the classes that are tables derive from it, and are never made.
+
+    Rows come from our own code and from the database, which both know what belongs into them: they are not validated,
+    which would cost more than reading them.
+    """
 
     metadata = metadata
 
+    if not TYPE_CHECKING:  # for a type checker, SQLModel's own
+
+        def __init__(self, **values: Any) -> None:
+            self._hold(self._defaults() | values)
+
     @classmethod
-    def of(cls, row: Any) -> Self:
-        """The row of a statement that selected this table's columns; the database has checked them."""
-        return cast("Self", cls.model_construct(**row._mapping))
+    def of(cls, values: dict[str, Any]) -> Self:
+        """The row that has all these values, which become its own."""
+        row: Self = cls.__new__(cls)
+        row._hold(values)
+        return row
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What it holds, by column."""
+        return self.__dict__
+
+    def _hold(self, values: dict[str, Any]) -> None:
+        object.__setattr__(self, "__dict__", values)
+        object.__setattr__(self, "__pydantic_fields_set__", set())
+        object.__setattr__(self, "__pydantic_extra__", None)
+        object.__setattr__(self, "__pydantic_private__", None)
+
+    @classmethod
+    @cache
+    def _defaults(cls) -> dict[str, Any]:
+        return {name: field.default for name, field in cls.model_fields.items() if not field.is_required()}
 
 
 class SessionRow(Row):
@@ -158,7 +196,9 @@ class RunRow(Row):
     """Of a paused run: what it waits for, as `{request_id, schema}`."""
     paused_until: datetime | None = Field(default=None, sa_type=Instant)
     used_seconds: float = 0
-    """Time that attempts before a pause took, against the timeout."""
+    """Time that earlier attempts took, against the timeout."""
+    claimed_at: datetime | None = Field(default=None, sa_type=Instant)
+    """When the present attempt began."""
     base_revision: int | None = None
     """The state that the run started from."""
     session_revision: int | None = None

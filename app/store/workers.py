@@ -3,32 +3,33 @@
 from sqlalchemy import bindparam, delete, func, insert, update
 
 from app.store.database import Transaction
+from app.store.statements import Statement
 from app.store.tables import WorkerRow, WorkerTable, table_of
 
 _workers = table_of(WorkerTable)
-_INSERT = insert(_workers)
+_INSERT = Statement(insert(_workers))
 # The database's own clock, so that machines need not agree on the time.
-_BEAT = update(_workers).where(_workers.c.worker_id == bindparam("worker")).values(heartbeat_at=func.now())
-_DELETE_ALL = delete(_workers)
-_DELETE = delete(_workers).where(_workers.c.worker_id == bindparam("worker"))
+_BEAT = Statement(update(_workers).where(_workers.c.worker_id == bindparam("worker")).values(heartbeat_at=func.now()))
+_DELETE_ALL = Statement(delete(_workers))
+_DELETE = Statement(delete(_workers).where(_workers.c.worker_id == bindparam("worker")))
 
 
 def insert_worker(transaction: Transaction, row: WorkerRow) -> None:
     """Add the worker."""
-    transaction.execute(_INSERT, row.model_dump())
+    transaction.run(_INSERT, row.values)
     beat(transaction, row.worker_id)
 
 
 def beat(transaction: Transaction, worker: str) -> None:
     """Say that the worker lives."""
-    transaction.execute(_BEAT, {"worker": worker})
+    transaction.run(_BEAT, {"worker": worker})
 
 
 def delete_all_workers(transaction: Transaction) -> None:
     """Remove every worker: where one process has the database, all that were before it are dead."""
-    transaction.execute(_DELETE_ALL)
+    transaction.run(_DELETE_ALL, {})
 
 
 def delete_worker(transaction: Transaction, worker: str) -> None:
     """Remove the worker."""
-    transaction.execute(_DELETE, {"worker": worker})
+    transaction.run(_DELETE, {"worker": worker})

@@ -1,11 +1,9 @@
 """The payload of an event: what its author says, sealed with what the server knows of it."""
 
-from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.clock import rfc3339
 from app.wire.bodies import Instant
 from app.workflow.encoding import encode
 
@@ -17,13 +15,21 @@ class Envelope:
         members = {"run_id": run_id, "session_id": session_id, "workflow": workflow}
         self._same = b"," + encode(members)[1:-1]
 
-    def seal(self, head: bytes, *, sequence: int, at: datetime) -> bytes:
-        """The payload of an event whose own members are the JSON object `head`, at its place in the log."""
-        return b'%b%b,"sequence":%d,"created_at":"%b"}' % (head[:-1], self._same, sequence, rfc3339(at).encode())
+    def seal(self, head: bytes, sequence: int, at: bytes) -> bytes:
+        """The payload of an event whose own members are the JSON object `head`, at its place in the log.
 
-    def carries(self, payload: str, head: bytes) -> bool:
-        """Whether a sealed payload has this head."""
-        return payload.encode().startswith(head[:-1] + self._same)
+        `at` is the instant as RFC 3339 writes it.
+        """
+        return b'%b%b,"sequence":%d,"created_at":"%b"}' % (head[:-1], self._same, sequence, at)
+
+    def opening(self, head: bytes) -> bytes:
+        """What the payload of an event with this head begins with, wherever in the log it stands."""
+        return head[:-1] + self._same
+
+
+def opening_of(payload: str, sequence: int) -> str:
+    """What a sealed payload begins with, up to its place in the log."""
+    return payload.rpartition(f',"sequence":{sequence},"created_at":"')[0]
 
 
 def server_event(event: str, **members: Any) -> bytes:

@@ -3,7 +3,8 @@
 
 def frame(sequence: int | str, event: str, payload: bytes) -> bytes:
     """One event as it goes over the wire; the payload is one line of JSON."""
-    return b"id: %b\nevent: %b\ndata: %b\n\n" % (str(sequence).encode(), event.encode(), payload)
+    identity = b"%d" % sequence if isinstance(sequence, int) else sequence.encode()
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (identity, event.encode(), payload)
 
 
 def retry(milliseconds: int) -> bytes:

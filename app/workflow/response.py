@@ -3,6 +3,7 @@
 import dataclasses
 import unicodedata
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
 from app.errors import InvalidEvent
@@ -83,6 +84,10 @@ _RARE = tuple(
 )
 
 
+_rare_members = attrgetter(*_RARE)
+_NONE_OF_THEM = (None,) * len(_RARE)
+
+
 def encode_response(response: Any) -> tuple[str, bytes]:
     """The event's name and its author's part of the payload: a JSON object without null members, ids and times.
 
@@ -96,9 +101,9 @@ def encode_response(response: Any) -> tuple[str, bytes]:
     if response.content is not None:
         members["content"] = response.content
         members["content_type"] = response.content_type or type(response.content).__name__
-    for member in _RARE:
-        if (value := getattr(response, member)) is not None:
-            members[member] = value
+    rare = _rare_members(response)
+    if rare != _NONE_OF_THEM:
+        members |= {member: value for member, value in zip(_RARE, rare, strict=True) if value is not None}
     return name, encode(members)
 
 

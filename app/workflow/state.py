@@ -50,7 +50,7 @@ class StateDocument:
         """The whole as compact JSON."""
         return b"{" + b",".join(encode(key) + b":" + piece for key, piece in self._pieces.items()) + b"}"
 
-    @property
+    @cached_property
     def size_bytes(self) -> int:
         """UTF-8 bytes of the compact JSON."""
         commas_and_braces = max(len(self._pieces) - 1, 0) + 2

@@ -220,7 +220,7 @@ def check_steps(world: World) -> None:
 def takeover_seconds(world: World) -> list[tuple[float, bool]]:
     """For each run whose worker was killed: how long until its log goes on, and whether another worker was free.
 
-    Only what could be taken over counts as such: another worker that nothing befell from the kill on.
+    Free means that nothing befell another worker, and that nobody fell asleep, perhaps with the run's row in its hand.
     """
     found: list[tuple[float, bool]] = []
     patience = world.faults.lease_seconds + 2
@@ -228,18 +228,17 @@ def takeover_seconds(world: World) -> list[tuple[float, bool]]:
         if fault.kind != "kill":
             continue
         others = {member.name for member in world.faults.cluster.executors} - {fault.member}
-        befallen = {
-            other.member
+        meanwhile = {
+            other.member: other.kind
             for other in world.faults.done
-            if other.member in others
-            and other.begun_at < fault.begun_at + patience
-            and other.ended_at > fault.begun_at - 1
+            if other is not fault and other.begun_at < fault.begun_at + patience and other.ended_at > fault.begun_at - 1
         }
+        free = bool(others - meanwhile.keys()) and "stop" not in meanwhile.values()
         for run_id in fault.victims:
             later = [event for event in world.logs.get(run_id, []) if event.at > fault.begun_at + 0.05]
             first = next((event for event in later if event.name in {"RunRecovered", "RunFinished"}), None)
             if first is not None:
-                found.append((first.at - fault.begun_at, bool(others - befallen)))
+                found.append((first.at - fault.begun_at, free))
     return found
 
 

@@ -241,6 +241,52 @@ async def test_a_step_is_not_tried_again_once_the_run_is_lost(sqlite_url: str, w
         assert len(Retrying.calls) == 1
 
 
+class Saving(Workflow):
+    """Saves, and says so, again and again."""
+
+    async def run(self) -> AsyncIterator[RunResponse]:
+        for number in range(1000):
+            self.session_state["number"] = number
+            yield RunResponse(content=number)
+            await self.write_to_storage()
+
+
+class SyncSaving(Workflow):
+    """The same in a thread."""
+
+    def run(self) -> Iterator[RunResponse]:
+        for number in range(1000):
+            self.session_state["number"] = number
+            yield RunResponse(content=number)
+            self.write_to_storage()
+
+
+class Pausing(Workflow):
+    """Asks at once, and nobody answers."""
+
+    async def run(self) -> AsyncIterator[RunResponse]:
+        yield RunResponse(content=await self.wait_for_input("well?"))
+
+
+@pytest.mark.parametrize("workflow", ["saving", "sync-saving", "pausing"])
+async def test_a_run_that_is_cancelled_while_it_writes_ends_once(database_url: str, workflow: str) -> None:
+    async def cancelled_after(client: Client, seconds: float) -> None:
+        run_id = (await client.start(workflow))["run_id"]
+        await asyncio.sleep(seconds)
+        assert (await client.post(f"/runs/{run_id}/cancel")).status_code == 202
+        run, events = await client.ended(run_id), await client.events(run_id)
+        assert (run["status"], run["attempt"]) == ("cancelled", 1)
+        assert [event.data["sequence"] for event in events] == list(range(1, len(events) + 1))
+        saved = [event.data["revision"] for event in events if event.event == "StateSaved"]
+        assert saved == list(range(1, run["session_revision"] + 1))
+
+    with slow_databases() as opened:
+        async with running(database_url, Saving, SyncSaving, Pausing) as client:
+            opened[0].seconds = 0.1
+            await asyncio.gather(*(cancelled_after(client, moment / 50) for moment in range(5, 35)))
+            opened[0].seconds = 0
+
+
 def every_third(number: int) -> bool:
     return number % 3 == 0
 

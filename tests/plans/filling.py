@@ -9,8 +9,9 @@ from itertools import islice
 from sqlalchemy import Connection, create_engine, insert
 
 from app import clock
-from app.store.database import Transaction, sqlite_engine, sync_url
+from app.store.database import Transaction, sync_url
 from app.store.events import NewEvent, append_events
+from app.store.sqlite import sqlite_engine
 from app.store.tables import (
     DEFAULT_TENANT,
     IdempotencyRow,
@@ -187,9 +188,9 @@ def _log(run_id: str, count: int) -> Iterator[NewEvent]:
             f'{{"event":"RunResponse","content":"#{sequence:07d} {"x" * 56}","content_type":"str","run_id":"{run_id}",'
             f'"sequence":{sequence},"created_at":"2025-01-01T00:00:00.000000Z"}}'
         )
-        yield NewEvent(DEFAULT_TENANT, run_id, sequence, "RunResponse", payload, None)
+        yield DEFAULT_TENANT, run_id, sequence, "RunResponse", payload, None
     last = f'{{"event":"RunFinished","status":"completed","run_id":"{run_id}","sequence":{count}}}'
-    yield NewEvent(DEFAULT_TENANT, run_id, count, "RunFinished", last, None)
+    yield DEFAULT_TENANT, run_id, count, "RunFinished", last, None
 
 
 def _spread(what: str, number: int) -> str:

@@ -8,16 +8,18 @@ from typing import TypeVar
 import pytest
 
 from app.errors import Unavailable
-from app.store.database import Database, Work, open_database
+from app.store.database import Database, Work
+from app.store.opening import open_database
 
 Result = TypeVar("Result")
 
 
 class SlowDatabase:
-    """Each write waits; while `away` says so, it is refused."""
+    """Each write waits, and each read; while `away` says so, a write is refused."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, read_seconds: float = 0) -> None:
         self.seconds = 0.0
+        self.read_seconds = read_seconds
         self.writes = 0
         self.refused = 0
         self.away: Callable[[int], bool] = lambda _number: False
@@ -30,12 +32,25 @@ class SlowDatabase:
         if self.away(self.writes):
             self.refused += 1
             raise Unavailable("the database does not answer: it is away; try again", code="database_unavailable")
-        if self.seconds:
-            await asyncio.sleep(self.seconds)
-        return await self._database.write(work)
+        if not self.seconds:
+            return await self._database.write(work)
+        return await asyncio.shield(asyncio.ensure_future(self._write_late(work)))
+
+    async def _write_late(self, work: Work[Result]) -> Result:
+        """Who stops waiting does not interrupt it, as on Postgres."""
+        await asyncio.sleep(self.seconds / 2)
+        result = await self._database.write(work)
+        await asyncio.sleep(self.seconds / 2)
+        return result
+
+    async def write_one(self, work: Work[Result]) -> Result:
+        """The same."""
+        return await self.write(work)
 
     async def read(self, work: Work[Result]) -> Result:
-        """As the database does it."""
+        """As the database does it, later."""
+        if self.read_seconds:
+            await asyncio.sleep(self.read_seconds)
         return await self._database.read(work)
 
     async def close(self) -> None:
@@ -44,12 +59,12 @@ class SlowDatabase:
 
 
 @contextmanager
-def slow_databases() -> Iterator[list[SlowDatabase]]:
+def slow_databases(*, read_seconds: float = 0) -> Iterator[list[SlowDatabase]]:
     """While this lasts, processes of the service that begin in this one get slow databases: these."""
     opened: list[SlowDatabase] = []
 
     def opening(*arguments: object, **options: object) -> SlowDatabase:
-        opened.append(SlowDatabase(open_database(*arguments, **options)))  # type: ignore[arg-type]
+        opened.append(SlowDatabase(open_database(*arguments, **options), read_seconds=read_seconds))  # type: ignore[arg-type]
         return opened[-1]
 
     with pytest.MonkeyPatch.context() as patch:

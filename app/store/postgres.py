@@ -1,0 +1,123 @@
+"""A Postgres that any number of processes share: each piece of work on a pooled asynchronous connection."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.errors import ConfigurationError
+from app.store.database import Result, Transaction, Work, refused, sync_url
+
+
+class PostgresDatabase:
+    """A Postgres that any number of processes share."""
+
+    def __init__(self, url: str, *, pool_size: int, silence_milliseconds: int) -> None:
+        self._working: set[asyncio.Future[Any]] = set()
+        options = {
+            # A process that is stopped, or a machine that is gone, must not keep others from its rows.
+            "options": f"-c idle_in_transaction_session_timeout={silence_milliseconds}",
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": silence_milliseconds,
+        }
+        try:
+            self._engine = create_async_engine(
+                sync_url(url),
+                pool_size=pool_size,
+                max_overflow=pool_size,
+                connect_args=options,
+                hide_parameters=True,
+                isolation_level="AUTOCOMMIT",  # transactions are begun by whoever needs one
+            )
+        except ModuleNotFoundError:
+            raise ConfigurationError("Postgres needs the extra: pip install 'millstream[postgres]'") from None
+        self._lost_at = 0.0
+        event.listen(self._engine.sync_engine, "connect", _note_when_made)
+        event.listen(self._engine.sync_engine, "checkout", self._check_out)
+
+    async def write(self, work: Work[Result]) -> Result:
+        """The work in one transaction, on a pooled connection.
+
+        A caller who stops waiting does not interrupt it: that would cost the connection, and leave the outcome open.
+        """
+        return await self._uninterrupted(_in_transaction, work)
+
+    async def write_one(self, work: Work[Result]) -> Result:
+        """The work's one statement, committed by itself: one journey to the database instead of three."""
+        return await self._uninterrupted(_alone, work)
+
+    async def read(self, work: Work[Result]) -> Result:
+        """The same without a transaction."""
+        return await self._uninterrupted(_alone, work)
+
+    async def _uninterrupted(self, way: "Way", work: Work[Result]) -> Result:
+        working = asyncio.ensure_future(self._do(way, work))
+        self._working.add(working)
+        working.add_done_callback(self._done)
+        return await asyncio.shield(working)
+
+    async def _do(self, way: "Way", work: Work[Result]) -> Result:
+        try:
+            async with self._engine.connect() as connection:
+                transaction, result = await connection.run_sync(self._on, way, work)
+        except Exception as error:
+            if (ours := refused(error, self._engine.dialect.loaded_dbapi)) is None:
+                raise
+            raise ours from error
+        transaction.committed()
+        done: Result = result
+        return done
+
+    def _on(self, connection: Connection, way: "Way", work: Work[Any]) -> tuple[Transaction, Any]:
+        transaction, dbapi = Transaction(connection), self._engine.dialect.loaded_dbapi
+        try:
+            return transaction, way(connection, transaction, work)
+        except (dbapi.OperationalError, dbapi.InterfaceError) as error:
+            if self._engine.dialect.is_disconnect(error, connection.connection, None):
+                self._lost_at = time.monotonic()
+                connection.invalidate(error)
+            raise
+
+    def _check_out(self, _connection: Any, record: Any, _proxy: Any) -> None:
+        """Where one connection broke, those that are as old have broken too."""
+        if record.info["made_at"] < self._lost_at:
+            raise InvalidatePoolError
+
+    async def close(self) -> None:
+        """Let work end that nobody waits for any more, and close the pool."""
+        await asyncio.gather(*self._working, return_exceptions=True)
+        await self._engine.dispose()
+
+    def _done(self, working: "asyncio.Future[Any]") -> None:
+        self._working.discard(working)
+        if not working.cancelled():
+            working.exception()  # whoever waits has it too; where nobody does, it is no news to the event loop
+
+
+def _note_when_made(_connection: Any, record: Any) -> None:
+    record.info["made_at"] = time.monotonic()
+
+
+def _in_transaction(connection: Connection, transaction: Transaction, work: Work[Any]) -> Any:
+    driver = connection.connection
+    driver.cursor().execute("BEGIN")
+    try:
+        result = work(transaction)
+        driver.cursor().execute("COMMIT")
+    except BaseException:
+        driver.rollback()
+        raise
+    return result
+
+
+def _alone(_connection: Connection, transaction: Transaction, work: Work[Any]) -> Any:
+    return work(transaction)
+
+
+Way = Callable[[Connection, Transaction, Work[Any]], Any]

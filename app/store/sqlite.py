@@ -1,0 +1,154 @@
+"""A SQLite file that this process alone has open for writing.
+
+Work runs on the event loop's own thread: a small write costs less than handing it to another. Pieces of work that come
+in the same turn of the loop share a transaction, each in a savepoint of its own, and so share the flush at its end.
+"""
+
+import asyncio
+from collections import deque
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, create_engine, event
+
+from app.store.database import Result, Transaction, Work, refused
+
+MAX_GROUP = 64
+"""Pieces of work in one transaction at the most, so that the event loop gets its turn."""
+
+
+def sqlite_engine(url: str) -> Engine:
+    """An engine over a SQLite file: WAL, every commit flushed, transactions begun by whoever needs one."""
+    engine = create_engine(url, connect_args={"isolation_level": None, "timeout": 5}, hide_parameters=True)
+    Path(engine.url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA cache_size=-32768")
+
+    return engine
+
+
+class _Piece(NamedTuple):
+    """A piece of work, and who waits for it."""
+
+    work: Work[Any]
+    done: "asyncio.Future[Any]"
+
+
+class _Returned(NamedTuple):
+    """What a piece of work returned, which may be None."""
+
+    value: Any
+
+
+class SqliteDatabase:
+    """The file; see the module."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = sqlite_engine(url)
+        self._connection: Connection | None = None
+        self._pieces: deque[_Piece] = deque()
+
+    async def write(self, work: Work[Result]) -> Result:
+        """The work, in the next transaction."""
+        loop = asyncio.get_running_loop()
+        if not self._pieces:
+            loop.call_soon(self._write_group)
+        piece = _Piece(work, loop.create_future())
+        self._pieces.append(piece)
+        result: Result = await piece.done
+        return result
+
+    async def write_one(self, work: Work[Result]) -> Result:
+        """As any other: a transaction costs no journey here."""
+        return await self.write(work)
+
+    async def read(self, work: Work[Result]) -> Result:
+        """The work; nobody can write meanwhile."""
+        connection = self._connected()
+        transaction = Transaction(connection)
+        try:
+            result = work(transaction)
+        except Exception as error:
+            if (ours := refused(error, self._engine.dialect.loaded_dbapi)) is None:
+                raise
+            raise ours from error
+        finally:
+            connection.rollback()
+        transaction.committed()
+        return result
+
+    async def close(self) -> None:
+        """Close the file; the last one out folds the write-ahead log into it."""
+        while self._pieces:
+            self._write_group()
+        if self._connection is not None:
+            self._connection.close()
+        self._engine.dispose()
+
+    def _write_group(self) -> None:
+        """BEGIN IMMEDIATE, what has come together, COMMIT, without ever leaving the thread."""
+        pieces = [self._pieces.popleft() for _ in range(min(len(self._pieces), MAX_GROUP))]
+        if self._pieces:
+            asyncio.get_running_loop().call_soon(self._write_group)
+        pieces = [piece for piece in pieces if not piece.done.done()]  # nobody waits for the others any more
+        if not pieces:
+            return
+        try:
+            ended = self._commit(pieces)
+        except BaseException as error:
+            for piece in pieces:
+                self._fail(piece, error)
+            return
+        for piece, transaction, result in ended:
+            transaction.committed()
+            piece.done.set_result(result)
+
+    def _commit(self, pieces: list[_Piece]) -> list[tuple[_Piece, Transaction, Any]]:
+        """Those that did their work, with what they returned; the others know by now why they did not."""
+        connection = self._connected()
+        driver: Any = connection.connection.driver_connection
+        ended = []
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+            for piece in pieces:
+                transaction = Transaction(connection)
+                if len(pieces) == 1:
+                    ended.append((piece, transaction, piece.work(transaction)))
+                elif (result := self._in_savepoint(driver, piece, transaction)) is not None:
+                    ended.append((piece, transaction, result.value))
+            driver.execute("COMMIT")
+        except BaseException:
+            if driver.in_transaction:
+                driver.execute("ROLLBACK")
+            raise
+        finally:
+            connection.rollback()  # of what SQLAlchemy itself began for its own statements; SQLite's is over
+        return ended
+
+    def _in_savepoint(self, driver: Any, piece: _Piece, transaction: Transaction) -> "_Returned | None":
+        """What the work returned; None when it failed, which costs the others nothing."""
+        driver.execute("SAVEPOINT piece")
+        try:
+            returned = _Returned(piece.work(transaction))
+        except BaseException as error:
+            if not driver.in_transaction:  # SQLite itself gave up on the whole of it, as when the disk is full
+                raise
+            driver.execute("ROLLBACK TO piece")
+            self._fail(piece, error)
+            returned = None
+        driver.execute("RELEASE piece")
+        return returned
+
+    def _fail(self, piece: _Piece, error: BaseException) -> None:
+        if not piece.done.done():
+            piece.done.set_exception(refused(error, self._engine.dialect.loaded_dbapi) or error)
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        return self._connection
