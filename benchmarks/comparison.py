@@ -66,7 +66,10 @@ async def _attempt(slice: Awaitable[None], group: str, samples: Samples) -> None
     try:
         await asyncio.wait_for(slice, SLICE_SECONDS_AT_MOST)
     except (Wrong, OSError, TimeoutError, RuntimeError, ExceptionGroup) as error:
-        samples.errors[f"{group}: {type(error).__name__}: {error}"] += 1
+        first: Exception = error
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        samples.errors[f"{group}: {type(first).__name__}: {first}"] += 1
 
 
 @contextmanager

@@ -97,6 +97,7 @@ _FINISH = Statement(
 )
 # A literal: what is a parameter could be any status, so that the index of queued runs would not serve it.
 _QUEUED: ColumnElement[str] = literal_column(f"'{RunStatus.queued.value}'")
+_HAS_THE_TURN = _runs.c.run_id == _sessions.c.active_run_id
 _IN_QUEUE = (
     (_runs.c.tenant_id == bindparam("tenant"))
     & (_runs.c.session_id == bindparam("session"))
@@ -119,11 +120,7 @@ _LIVE = Statement(
     union_all(
         select(_runs).where(_IN_QUEUE),
         select(_runs)
-        .join_from(
-            _sessions,
-            _runs,
-            (_runs.c.tenant_id == _sessions.c.tenant_id) & (_runs.c.run_id == _sessions.c.active_run_id),
-        )
+        .join_from(_sessions, _runs, (_runs.c.tenant_id == _sessions.c.tenant_id) & _HAS_THE_TURN)
         .where(
             _sessions.c.tenant_id == bindparam("tenant"),
             _sessions.c.session_id == bindparam("session"),

@@ -1,9 +1,10 @@
 """The statements that the service runs in this process, as the database gets them."""
 
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from psycopg import AsyncCursor
 from sqlalchemy import Engine, event
@@ -30,28 +31,49 @@ class Statements:
 
 @contextmanager
 def recorded() -> Iterator[Statements]:
-    """What connections that are made meanwhile are asked.
+    """What connections that are made meanwhile are asked, with its parameters: a constant may have an index of its own.
 
-    SQLite tells of every statement itself, whoever runs it. On Postgres it is what psycopg's connections of the service
-    are asked; whatever else speaks to the server shows in its counters, see judging.py.
+    These are the connections that SQLAlchemy makes, whoever speaks over them. What else Postgres is asked shows in its
+    counters, see judging.py.
     """
     found = Statements()
 
-    class Telling(AsyncCursor[Any]):
+    class SqliteCursor(sqlite3.Cursor):
         """A cursor that tells what it is asked."""
+
+        def execute(self, sql: str, parameters: Any = (), /) -> Self:
+            found.add(sql, parameters)
+            return super().execute(sql, parameters)
+
+        def executemany(self, sql: str, parameters: Any, /) -> Self:
+            rows = list(parameters)
+            found.add(sql, *rows[:1])
+            return super().executemany(sql, rows)
+
+    class SqliteConnection(sqlite3.Connection):
+        """A connection with such cursors."""
+
+        def cursor(self, factory: Any = SqliteCursor) -> Any:
+            return super().cursor(factory)
+
+    class PostgresCursor(AsyncCursor[Any]):
+        """The same of Postgres."""
 
         async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
             found.add(str(query), params)
             return await super().execute(query, params, **options)
 
-    def connected(connection: Any, _record: Any) -> None:
-        if hasattr(connection, "set_trace_callback"):
-            connection.set_trace_callback(found.add)
-        else:
-            connection.driver_connection.cursor_factory = Telling
+    def connect(dialect: Any, _record: Any, arguments: Any, options: dict[str, Any]) -> Any:
+        return sqlite3.connect(*arguments, **options, factory=SqliteConnection) if dialect.name == "sqlite" else None
 
+    def connected(connection: Any, _record: Any) -> None:
+        if not isinstance(connection, sqlite3.Connection):
+            connection.driver_connection.cursor_factory = PostgresCursor
+
+    event.listen(Engine, "do_connect", connect)
     event.listen(Engine, "connect", connected)
     try:
         yield found
     finally:
+        event.remove(Engine, "do_connect", connect)
         event.remove(Engine, "connect", connected)
