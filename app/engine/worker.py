@@ -134,8 +134,7 @@ class Worker:
         self.draining = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._settings.drain_seconds)
-        left = list(self._executions.items())
-        for _, execution in left:
+        for execution in list(self._executions.values()):
             execution.stop(StopReason.drain)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._settings.cancel_grace_seconds)
@@ -143,7 +142,7 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._services, return_exceptions=True)
         with suppress(Unavailable):  # then its runs are found by their worker's silence
-            await self._database.write(lambda transaction: self._hand_over(transaction, [run_id for run_id, _ in left]))
+            await self._database.write(self._hand_over)
 
     async def _attempt(self, run: RunRow) -> None:
         if self.draining:
@@ -265,9 +264,9 @@ class Worker:
 
         await self._write_at_last(work)
 
-    def _hand_over(self, transaction: Transaction, left: list[str]) -> None:
+    def _hand_over(self, transaction: Transaction) -> None:
         """What a drain could not wait for becomes ready; a death it is not."""
-        for run_id in left:
+        for run_id in runs.runs_under(transaction, DEFAULT_TENANT, self.worker_id):
             run = runs.lock_run(transaction, DEFAULT_TENANT, run_id)
             if run is not None and run.worker_id == self.worker_id and run.status == RunStatus.running:
                 make_ready(transaction, self._engine, run, recoveries=run.recoveries)

@@ -72,6 +72,15 @@ _CANCELS = Statement(
         _runs.c.cancel_requested_at.is_not(None),
     )
 )
+_UNDER = Statement(
+    select(_runs.c.run_id)
+    .where(
+        _runs.c.tenant_id == bindparam("tenant"),
+        _runs.c.status == RunStatus.running.value,
+        _runs.c.worker_id == bindparam("worker"),
+    )
+    .order_by(_runs.c.run_id)
+)
 # Several processes look; each takes what no other is just taking.
 _OVERDUE = Statement(
     select(_runs)
@@ -217,6 +226,11 @@ def request_cancel(transaction: Transaction, tenant: str, run: str, at: datetime
 def cancels_for(transaction: Transaction, tenant: str, worker: str) -> list[RunRow]:
     """The worker's runs that are to be stopped."""
     return [RunRow.of(row) for row in transaction.all(_CANCELS, {"tenant": tenant, "worker": worker})]
+
+
+def runs_under(transaction: Transaction, tenant: str, worker: str) -> list[str]:
+    """The ids of the runs that the worker has, in their order."""
+    return [row["run_id"] for row in transaction.all(_UNDER, {"tenant": tenant, "worker": worker})]
 
 
 def overdue_pauses(transaction: Transaction, tenant: str, at: datetime) -> list[RunRow]:
