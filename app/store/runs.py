@@ -112,7 +112,9 @@ _IN_QUEUE = (
     & (_runs.c.session_id == bindparam("session"))
     & (_runs.c.status == _QUEUED)
 )
-_NEXT = Statement(select(_runs).where(_IN_QUEUE).order_by(_runs.c.ordinal).limit(1))
+_NEXT = Statement(
+    select(_runs).where(_IN_QUEUE, _runs.c.ordinal > bindparam("after")).order_by(_runs.c.ordinal).limit(1)
+)
 _POSITION = Statement(
     select(func.count().label("place"))
     .select_from(_runs.join(_sessions, _OF_SESSION))
@@ -238,9 +240,9 @@ def overdue_pauses(transaction: Transaction, tenant: str, at: datetime) -> list[
     return [RunRow.of(row) for row in transaction.all(_OVERDUE, {"tenant": tenant, "at": at})]
 
 
-def next_queued_run(transaction: Transaction, tenant: str, session: str) -> RunRow | None:
-    """The run that waits longest for its turn in the session."""
-    row = transaction.one(_NEXT, {"tenant": tenant, "session": session})
+def next_queued_run(transaction: Transaction, tenant: str, session: str, *, after: int) -> RunRow | None:
+    """The run that waits longest for its turn in the session, of those that came after one, by its ordinal."""
+    row = transaction.one(_NEXT, {"tenant": tenant, "session": session, "after": after})
     return None if row is None else RunRow.of(row)
 
 
