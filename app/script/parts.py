@@ -57,6 +57,8 @@ class Parts:
     metrics: Metrics
     runs: dict[str, Live] = field(default_factory=dict)
     """The live runs of this process, by id."""
+    accepting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from a run's acceptance until it is among these: to others it would look like one that was left behind."""
 
 
 @asynccontextmanager

@@ -79,6 +79,10 @@ class LiveRun:
 
     async def accept(self) -> None:
         """Put the run on disk, after what an earlier process left in the session's queue."""
+        async with self._parts.accepting:
+            await self._accept()
+
+    async def _accept(self) -> None:
         author, name = self._start.author, self._start.definition.name
         for other in self._parts.runs.values():
             if other.session_id == self.session_id:

@@ -102,6 +102,7 @@ class PostgresDatabase:
             if refusal is error:
                 raise
             raise refusal from error
+        self._refusals.answered = True
         transaction.committed()
         done: Result = result
         return done

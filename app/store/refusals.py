@@ -24,6 +24,8 @@ class Refusals:
     """Turns the errors of one database into ours, and tells the log of those that last."""
 
     def __init__(self) -> None:
+        self.answered = False
+        """Whether it ever did what it was asked; if not, whoever starts says why it does not start."""
         self._said_at: float | None = None
         self._untold = 0
 
@@ -39,7 +41,7 @@ class Refusals:
 
     def _tell(self, refusal: Unavailable, error: BaseException | None) -> None:
         now = time.monotonic()
-        if self._said_at is not None and now < self._said_at + SAY_SECONDS:
+        if not self.answered or (self._said_at is not None and now < self._said_at + SAY_SECONDS):
             self._untold += 1
             return
         fields = {"code": refusal.problem_code, "reason": str(error), "more_before": self._untold or None}

@@ -119,6 +119,7 @@ class SqliteDatabase:
             for piece in pieces:
                 self._fail(piece, error)
             return
+        self._refusals.answered = True
         for piece, transaction, result in ended:
             transaction.committed()
             piece.done.set_result(result)

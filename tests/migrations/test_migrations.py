@@ -79,6 +79,8 @@ def tables_in(url: str) -> set[str]:
     return set(on_connection(url, lambda connection: inspect(connection).get_table_names()))
 
 
+DROPPED_ON_THE_WAY_DOWN = {"claimed_at"}
+"""Columns that a later migration added, with what they held; on the way up again they are empty."""
 Contents: TypeAlias = dict[str, list[dict[str, str]]]
 
 
@@ -109,6 +111,7 @@ def assert_kept(before: Contents, now: Contents) -> None:
     """Every row is there, with each column that both have."""
     for table in before.keys() & now.keys():
         columns = set.intersection(*(set(row) for row in before[table] + now[table])) if before[table] else set()
+        columns -= DROPPED_ON_THE_WAY_DOWN
         assert of_columns(now[table], columns) == of_columns(before[table], columns), table
 
 

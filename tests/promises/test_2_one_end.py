@@ -17,7 +17,7 @@ class Racer(Workflow):
     async def run(self, number: int) -> AsyncIterator[RunResponse]:
         yield RunResponse(content=f"{number}")
         self.session_state["number"] = number
-        await asyncio.sleep(number % 7 / 15)
+        await asyncio.sleep(number % 7 / 5)
         if number % 3 == 0:
             raise ValueError(f"{number}")
 
@@ -27,7 +27,7 @@ class SyncRacer(Workflow):
         for part in range(3):
             yield RunResponse(content=f"{number}")
             self.session_state[f"part{part}"] = number
-            time.sleep(number % 7 / 45)
+            time.sleep(number % 7 / 15)
         if number % 3 == 0:
             raise ValueError(f"{number}")
 
