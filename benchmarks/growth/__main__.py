@@ -40,17 +40,16 @@ async def main(chosen: list[str]) -> int:
     """Compare on each database; the exit code is not by time."""
     rounds, seconds = int(os.environ.get("ROUNDS", "3")), float(os.environ.get("SECONDS", "1"))
     scale = float(os.environ.get("SCALE", "1"))
-    lines: list[str] = []
     for database in [name for name in DATABASES if name in chosen] or DATABASES:
         if database == "postgres" and not databases.postgres_answers():
-            lines += ["", f"NO POSTGRES at {databases.POSTGRES}: set MILLSTREAM_TEST_POSTGRES"]
+            print(f"NO POSTGRES at {databases.POSTGRES}: set MILLSTREAM_TEST_POSTGRES", flush=True)
             continue
         with ExitStack() as stack:
             ages = [_filled(stack, database, "fresh", FRESH), _filled(stack, database, "old", _scaled(AGED, scale))]
             samples, written = await _compare(database, ages, rounds=rounds, seconds=seconds)
-            lines += ["", *_table(database, samples, written), "", *await findings(ages[1].url, ages[1].filled)]
-    print(f"\n{table.heading(table.commit())} {rounds} rounds, slices of {seconds:g} s; medians.", flush=True)
-    print("\n".join(lines), flush=True)
+            print(f"\n{table.heading(table.commit())} {rounds} rounds, slices of {seconds:g} s; medians.\n", flush=True)
+            print("\n".join([*_table(database, samples, written), ""]), flush=True)
+            print("\n".join([*await findings(ages[1].url, ages[1].filled), ""]), flush=True)
     return 0
 
 
