@@ -14,6 +14,9 @@ class Metrics:
         )
         self.runs_live = Gauge("millstream_runs_live", "Runs executing in this process.", registry=self._registry)
         self.events_written = Counter("millstream_events_written", "Events committed.", registry=self._registry)
+        self.events_removed = Counter(
+            "millstream_events_removed", "Events removed by retention.", registry=self._registry
+        )
         self.commit_seconds = Histogram(
             "millstream_event_commit_seconds",
             "Time of a commit of the event writer.",

@@ -49,6 +49,9 @@ class Settings(BaseSettings):
         20, gt=0, description="How long a reader may take nothing before it is dropped."
     )
     idempotency_hours: float = Field(24, gt=0, description="How long an Idempotency-Key is remembered.")
+    event_retention_days: float | None = Field(
+        None, gt=0, le=36_500, description="How long the events of an ended run are kept; for ever by default."
+    )
 
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Least severe log line."

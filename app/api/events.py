@@ -49,7 +49,7 @@ async def get_events(
     place = await service.events.place(caller, run_id, _stream_cursor(request))
     if place.at_end:
         return Response(status_code=204)
-    return service.streams.response(service.events.follow(caller, run_id, place.cursor))
+    return service.streams.response(service.events.follow(caller, run_id, place.cursor, place.first))
 
 
 @router.get(
@@ -57,7 +57,7 @@ async def get_events(
     responses={
         200: stream("The events of all these runs; the id of each is an opaque cursor over them all."),
         204: answer(None, "Only runs are named, all have ended, and the cursor is at their end."),
-        **problems(400, 404, 422, 503),
+        **problems(400, 404, 410, 422, 503),
     },
     openapi_extra={
         "parameters": [

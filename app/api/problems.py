@@ -59,7 +59,9 @@ async def _of_ours(request: Request, error: Exception) -> Response:
         headers["ETag"] = members["etag"]
     if accept_patch := members.pop("accept_patch", None):
         headers["Accept-Patch"] = accept_patch
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:  # whatever is away says so itself, and not once for each request
+        logger.debug("request_refused", extra={"path": request.url.path, "code": error.problem_code})
+    elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.warning("request_refused", extra={"path": request.url.path, "code": error.problem_code}, exc_info=error)
     return problem(status, error.problem_code, error.message, headers=headers, **members)
 

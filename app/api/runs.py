@@ -43,7 +43,7 @@ START_HEADERS = [
     responses={
         200: stream_or(Run, "The events of the run, or with Prefer: wait the run, which has ended.", *START_ANSWERS),
         202: answer(Run, "Accepted: the run is on disk.", *START_ANSWERS),
-        **problems(400, 404, 409, 413, 415, 422, 503),
+        **problems(400, 404, 409, 410, 413, 415, 422, 503),
     },
     openapi_extra={"parameters": START_HEADERS}
     | body(StartRun, {"input": {"name": "Ada"}, "session_id": "my-session"}),
@@ -61,7 +61,9 @@ async def start_run(request: Request, name: str) -> Response:
     )
     headers = {"Location": f"/runs/{run['run_id']}/events", "Content-Location": f"/runs/{run['run_id']}"}
     if streaming:
-        frames = service.events.follow(caller, run["run_id"], 0)
+        ended = run["status"] in ENDED  # the run of an Idempotency-Key that was used before
+        first = (await service.events.place(caller, run["run_id"], 0)).first if ended else None
+        frames = service.events.follow(caller, run["run_id"], 0, first)
         if start.on_disconnect == "cancel":
             frames = _cancelling(service, caller, run["run_id"], frames)
         return service.streams.response(frames, headers)

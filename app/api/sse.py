@@ -14,9 +14,9 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from app.errors import Unavailable
+from app.errors import Gone, Unavailable
 from app.metrics import Metrics
-from app.wire.frames import retry
+from app.wire.frames import comment, retry
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,9 @@ class Streams:
                 async for chunk in frames:
                     yield opening + chunk
                     opening = b""
+        except Gone as error:  # a client that comes back for the rest is told the same by a 410
+            logger.info("stream_ended", extra={"reason": error.message})
+            yield opening + comment(error.message)
         except Unavailable as error:
             # The headers are gone: a clean end, after which the client comes back, says "not now" best.
             logger.warning("stream_ended", extra={"reason": error.message})

@@ -154,8 +154,9 @@ def _append_finished(appender: Appender, outcome: Outcome, revision: int, at: da
 
 def next_turn(transaction: Transaction, engine: Engine, session: SessionRow, *, after: RunRow) -> None:
     """Give the session's turn to the run that waits longest, if one waits: they all came after the one that had it."""
-    waiting = session.run_count > after.ordinal
-    following = runs.next_queued_run(transaction, session.tenant_id, session.session_id) if waiting else None
+    following = None
+    if session.run_count > after.ordinal:
+        following = runs.next_queued_run(transaction, session.tenant_id, session.session_id, after=after.ordinal)
     session.active_run_id = None if following is None else following.run_id
     if following is not None:
         engine.submit(transaction, following)

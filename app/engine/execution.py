@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 from app import clock
 from app.engine.bodies import AsyncBody, Body, SyncBody
@@ -17,8 +17,7 @@ from app.engine.pauses import Pauses, RunPaused
 from app.engine.seam import Engine
 from app.engine.states import States
 from app.engine.steps import AsyncRuntime, SyncRuntime
-from app.engine.writer import Appender, Fenced, RunLog, RunWork
-from app.errors import Unavailable
+from app.engine.writer import Appender, Fenced, RunLog
 from app.metrics import Metrics
 from app.store.database import Transaction
 from app.store.tables import SessionRow
@@ -30,11 +29,8 @@ from app.workflow.workflow import Workflow
 
 logger = logging.getLogger(__name__)
 
-DATABASE_RETRY_SECONDS = 0.5
 LARGE_STATE_BYTES = 64 * 1024
 """From here on, encoding a state takes longer than handing it to a thread."""
-
-Result = TypeVar("Result")
 
 
 class StopReason(StrEnum):
@@ -71,15 +67,15 @@ class Execution:
         self._journal = Journal(log, History(log, last=claim.known_sequence), attempt=claim.run.attempt)
         self._metrics = metrics
         self._stopped: StopReason | None = None
-        self._stopping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._awake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the author's code has ended, or is to end."""
         self._workflow: Workflow | None = None
         self._saves: set[asyncio.Future[None]] = set()
 
     def stop(self, reason: StopReason) -> None:
         """Ask the author's code to end; the first reason counts."""
         self._stopped = self._stopped or reason
-        if not self._stopping.done():
-            self._stopping.set_result(None)
+        self._wake()
 
     async def run(self) -> None:
         """Execute it, and write its end; raises Fenced when another attempt has taken over."""
@@ -89,7 +85,7 @@ class Execution:
 
     async def _outcome(self) -> Outcome | None:
         """How the author's code ended; None when the run is left to another attempt."""
-        if not await self._journal.read(until=self._stopping):
+        if not await self._journal.read(until=self._awake):
             return self._stopped_outcome()
         try:
             body = self._prepare()
@@ -144,17 +140,23 @@ class Execution:
     async def _drive(self, body: Body) -> Any:
         """Let it run until it ends, is stopped, or has used up its time."""
         driving = body.start()
+        driving.add_done_callback(lambda _ended: self._wake())
+        limit = self._seconds_left()
+        timer = None if limit is None else asyncio.get_running_loop().call_later(limit, self.stop, StopReason.timeout)
         try:
-            await asyncio.wait(
-                {driving, self._stopping}, timeout=self._seconds_left(), return_when=asyncio.FIRST_COMPLETED
-            )
+            await self._awake
             if not driving.done():
-                self.stop(StopReason.timeout)  # counts where nobody else has asked
                 body.stop()
                 await asyncio.wait({driving}, timeout=self._grace_seconds)
             return body.result() if driving.done() else None
         finally:
             driving.cancel()
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if not self._awake.done():
+            self._awake.set_result(None)
 
     def _stopped_outcome(self) -> Outcome | None:
         if self._stopped == StopReason.drain:
@@ -187,7 +189,7 @@ class Execution:
                 transaction, appender, self._states, session, self._run.run_id, change, clock.now(), number=number
             )
 
-        await self._commit(work)
+        await self._log.commit_at_last(work)
 
     async def _document(self) -> StateDocument:
         """The state at the end. Encoding a large one is left to a thread where the author's code ran in one."""
@@ -203,15 +205,6 @@ class Execution:
         def work(transaction: Transaction, appender: Appender, session: SessionRow) -> RunStatus:
             return end_run(transaction, appender, self._states, self._engine, self._run, session, outcome, clock.now())
 
-        status = await self._commit(work)
+        status = await self._log.commit_at_last(work)
         self._metrics.runs_finished.labels(self._run.workflow, status.value).inc()
         self._log.fail(Fenced(self._run.run_id))  # whatever an abandoned thread still says is not heard
-
-    async def _commit(self, work: RunWork[Result]) -> Result:
-        """Write, as soon as the database lets us: neither a save nor an end is lost because it was away."""
-        while True:
-            try:
-                return await self._log.commit(work)
-            except Unavailable:
-                logger.warning("not_written, trying again", extra={"run_id": self._run.run_id})
-                await asyncio.sleep(DATABASE_RETRY_SECONDS)

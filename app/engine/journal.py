@@ -108,7 +108,7 @@ class Journal:
 
     async def hold(self) -> None:
         """Make sure that the run is still ours, before a step is tried again. Raises Fenced."""
-        await self._log.commit(lambda _transaction, _appender, _session: None)
+        await self._log.commit_at_last(lambda _transaction, _appender, _session: None)
 
     async def complete(self, step: str, name: str, begun: float, result: bytes) -> None:
         """Commit the result of a step."""

@@ -49,6 +49,11 @@ class LocalEngine:
         await self._worker.drain()
 
     @property
+    def worker_id(self) -> str:
+        """What this process is called in the table of workers."""
+        return self._worker.worker_id
+
+    @property
     def draining(self) -> bool:
         """Whether new runs are refused."""
         return self._worker.draining

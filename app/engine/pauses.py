@@ -71,5 +71,5 @@ class Pauses:
             run = self._log
             runs.pause_run(transaction, run.tenant, run.run_id, question=question, until=until, used_seconds=used)
 
-        await self._log.commit(work)
+        await self._log.commit_at_last(work)
         self._log.fail(Fenced(self._log.run_id))

@@ -10,6 +10,10 @@ class Engine(Protocol):
     """Decides which process executes a run that is ready, and when."""
 
     @property
+    def worker_id(self) -> str:
+        """What this process is called in the table of workers."""
+
+    @property
     def draining(self) -> bool:
         """Whether no new run is taken."""
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from app.engine.endings import failed
 from app.engine.execution import Execution, StopReason
 from app.engine.live import LiveLogs
 from app.engine.recovery import continue_run, end_idle_run, make_ready, recover_run
+from app.engine.retention import Retention
 from app.engine.seam import Engine
 from app.engine.states import States
 from app.engine.writer import EventWriter, Fenced, RunLog
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 """How often the worker looks for what no event tells it: cancels from elsewhere, answers that are overdue."""
+BEGUN_SECONDS = 5.0
+"""How long a transaction that begins a run may take; most of those that are not heard of again were refused."""
 KEY_SWEEP = timedelta(minutes=10)
 """How much longer than its lifetime an Idempotency-Key may be in the table."""
 
@@ -59,6 +62,8 @@ class Worker:
         self._slots = asyncio.Semaphore(settings.max_live_runs)
         self._threads = asyncio.Semaphore(settings.author_threads)
         self._executions: dict[str, Execution] = {}
+        self._begun: dict[str, tuple[float, RunRow]] = {}
+        """Runs that were begun in a transaction whose commit nobody has told of, and since when."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._services: set[asyncio.Task[None]] = set()
 
@@ -74,6 +79,8 @@ class Worker:
         await self._database.write(lambda transaction: workers.insert_worker(transaction, row))
         self._spawn(self._writer.run(), self._services)
         self._spawn(self._look_around(), self._services)
+        if (days := self._settings.event_retention_days) is not None:
+            self._spawn(Retention(self._database, self._metrics, days=days).run(), self._services)
 
     def launch(self, run: RunRow) -> None:
         """Execute a ready run in a task of its own."""
@@ -91,6 +98,7 @@ class Worker:
             return False
         transaction.after_commit(lambda: self._live.hold(run.run_id))  # for what it says first, until it is taken up
         claim = begin_run(transaction, self._states, self._live, run, session, worker=self.worker_id)
+        self._begun[run.run_id] = (asyncio.get_running_loop().time(), run)
         transaction.after_commit(lambda: self._take_up(claim, definition))
         return True
 
@@ -126,8 +134,7 @@ class Worker:
         self.draining = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._settings.drain_seconds)
-        left = list(self._executions.items())
-        for _, execution in left:
+        for execution in list(self._executions.values()):
             execution.stop(StopReason.drain)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._settings.cancel_grace_seconds)
@@ -135,7 +142,7 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._services, return_exceptions=True)
         with suppress(Unavailable):  # then its runs are found by their worker's silence
-            await self._database.write(lambda transaction: self._hand_over(transaction, [run_id for run_id, _ in left]))
+            await self._database.write(self._hand_over)
 
     async def _attempt(self, run: RunRow) -> None:
         if self.draining:
@@ -146,6 +153,8 @@ class Worker:
                 await self._perform(claim)
 
     def _take_up(self, claim: Claim, definition: WorkflowDefinition) -> None:
+        self._begun.pop(claim.run.run_id, None)
+
         async def perform() -> None:
             try:
                 async with self._place(definition):
@@ -205,6 +214,10 @@ class Worker:
             if row is not None and row.status == RunStatus.running and row.attempt == run.attempt:
                 recover_run(transaction, self._engine, self._states, self._live, row)
 
+        await self._write_at_last(work)
+
+    async def _write_at_last(self, work: Callable[[Transaction], None]) -> None:
+        """Write as soon as the database lets us; a drain leaves it to whoever comes."""
         while not self.draining:
             try:
                 await self._database.write(work)
@@ -215,13 +228,25 @@ class Worker:
 
     async def _claimed(self, run: RunRow) -> Claim | None:
         """The claim, as soon as the database lets us: nobody else may be there to make it."""
+        claim = self._claim
         while not self.draining:
             try:
-                return await self._database.write(lambda transaction: self._claim(transaction, run))
+                return await self._database.write(lambda transaction: claim(transaction, run))  # noqa: B023  awaited here
             except Unavailable:
-                logger.warning("claim_not_written, trying again", extra={"run_id": run.run_id})
+                logger.debug("claim_not_written, trying again", extra={"run_id": run.run_id})
+                claim = self._claim_again
                 await asyncio.sleep(TICK_SECONDS)
         return None
+
+    def _claim_again(self, transaction: Transaction, run: RunRow) -> Claim | None:
+        """The answer to a claim may have been lost with its connection: then the run is ours, and not executed."""
+        row = runs.lock_run(transaction, run.tenant_id, run.run_id)
+        ours = row is not None and row.status == RunStatus.running and row.worker_id == self.worker_id
+        if row is not None and ours and run.run_id not in self._executions:
+            runs.requeue_run(
+                transaction, run.tenant_id, run.run_id, recoveries=row.recoveries, used_seconds=row.used_seconds
+            )
+        return self._claim(transaction, run)
 
     def _claim(self, transaction: Transaction, run: RunRow) -> Claim | None:
         return claim_run(
@@ -237,11 +262,11 @@ class Worker:
             if row is not None and row.status == run.status:
                 end_idle_run(transaction, self._engine, self._states, self._live, row, outcome)
 
-        await self._database.write(work)
+        await self._write_at_last(work)
 
-    def _hand_over(self, transaction: Transaction, left: list[str]) -> None:
+    def _hand_over(self, transaction: Transaction) -> None:
         """What a drain could not wait for becomes ready; a death it is not."""
-        for run_id in left:
+        for run_id in runs.runs_under(transaction, DEFAULT_TENANT, self.worker_id):
             run = runs.lock_run(transaction, DEFAULT_TENANT, run_id)
             if run is not None and run.worker_id == self.worker_id and run.status == RunStatus.running:
                 make_ready(transaction, self._engine, run, recoveries=run.recoveries)
@@ -253,13 +278,21 @@ class Worker:
             try:
                 cancels = await self._database.write(self._tick)
             except Unavailable:
-                logger.warning("database_unavailable")
                 continue
             except Exception:  # whatever it was, the next look may go better, and nobody else looks for this worker
                 logger.exception("look_around_failed")
                 continue
             for run in cancels:
                 self.stop(run.run_id, StopReason.cancelled)
+            await self._look_after_begun()
+
+    async def _look_after_begun(self) -> None:
+        """A commit whose answer was lost may have left a run to us that nobody executes."""
+        now = asyncio.get_running_loop().time()
+        for run_id, (since, run) in list(self._begun.items()):
+            if now > since + BEGUN_SECONDS:
+                await self._let_go(run)
+                self._begun.pop(run_id, None)
 
     def _tick(self, transaction: Transaction) -> list[RunRow]:
         for run in runs.overdue_pauses(transaction, DEFAULT_TENANT, clock.now()):

@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from itertools import groupby
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from app import clock
@@ -32,8 +33,12 @@ MAX_ROWS = 500
 """Rows of one commit: larger ones gain nothing and hold the loop for longer."""
 MAX_PENDING = 1000
 """Events of one run that may wait for their commit before its author is made to wait."""
+GATHERING_TURNS = 2
+"""Turns of the event loop before a commit: runs that are ready add their parts, and one that has ended its end."""
 RETRY_SECONDS = 0.5
-"""Wait before a commit that the database refused is tried again."""
+"""Wait before a commit that the database refused is tried again; that of a single run doubles it each time, up to …"""
+LONGEST_RETRY_SECONDS = 5.0
+"""… this, so that thousands of runs that wait for a database do not keep the process busy."""
 
 Result = TypeVar("Result")
 
@@ -64,6 +69,8 @@ class RunLog:
         self._written = 0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._failure: BaseException | None = None
+        self.uncertain = False
+        """Whether the last commit may have happened although it failed."""
         self._writing = asyncio.Lock()
 
     def put(self, name: str, head: bytes, result: str | None = None) -> None:
@@ -105,6 +112,8 @@ class RunLog:
                 session = sessions.lock_session_of(transaction, self.tenant, self.run_id, attempt=self.attempt)
                 if session is None:
                     raise Fenced(self.run_id)
+                if self.diverged(transaction):
+                    raise Fenced(self.run_id)
                 appender = Appender(self.envelope, self.sequence)
                 appender.extend(pending)
                 result = work(transaction, appender, session)
@@ -137,14 +146,30 @@ class RunLog:
                 logger.warning("log_not_read, trying again", extra={"run_id": self.run_id})
                 await asyncio.sleep(RETRY_SECONDS)
 
+    async def commit_at_last(self, work: "RunWork[Result]") -> Result:
+        """The same, as soon as the database lets us: nothing that a run has come to is lost because it was away."""
+        seconds = RETRY_SECONDS
+        while True:
+            try:
+                return await self.commit(work)
+            except Unavailable:
+                logger.debug("not_written, trying again", extra={"run_id": self.run_id})
+                await asyncio.sleep(seconds)
+                seconds = min(2 * seconds, LONGEST_RETRY_SECONDS)
+
     def take(self, count: int) -> list[PendingEvent]:
         """The oldest pending events, up to a number."""
         self._awake = False  # before taking: whoever puts from now on rings again
         return [self.pending.popleft() for _ in range(min(count, len(self.pending)))]
 
     def give_back(self, pending: list[PendingEvent]) -> None:
-        """They were not written after all."""
+        """They were not written after all, or the answer to their commit was lost."""
         self.pending.extendleft(reversed(pending))
+        self.uncertain = True
+
+    def diverged(self, transaction: Transaction) -> bool:
+        """Whether the log has events that we do not know of: those of a commit whose answer was lost. A replay does."""
+        return self.uncertain and events.last_sequence(transaction, self.tenant, self.run_id) != self.sequence
 
     def appender(self, pending: Iterable[PendingEvent]) -> "Appender":
         """The events with their numbers, not yet written."""
@@ -155,6 +180,7 @@ class RunLog:
     def written(self, appender: "Appender", count: int) -> None:
         """The appender's events have been committed, `count` of them from the pending ones."""
         first, self.sequence = self.sequence + 1, appender.sequence
+        self.uncertain = False
         if appender.events:
             self._writer.live.publish(self.run_id, first, appender.events, ended=appender.ended)
         self._written += count
@@ -244,12 +270,13 @@ class EventWriter:
         """Write until cancelled."""
         while True:
             await self._work.wait()
-            await asyncio.sleep(0)  # every run that is ready adds its part to this commit
+            for _ in range(GATHERING_TURNS):
+                await asyncio.sleep(0)
             self._work.clear()
             try:
                 await self._write_batch()
-            except Unavailable as error:
-                logger.warning("events_not_written, trying again", extra={"reason": error.message})
+            except Unavailable:
+                logger.debug("events_not_written, trying again")
                 await asyncio.sleep(RETRY_SECONDS)
             if self._dirty:
                 self._work.set()
@@ -261,7 +288,8 @@ class EventWriter:
             return
         try:
             with self.metrics.commit_seconds.time():
-                lost = await self.database.write_one(lambda transaction: _append(transaction, batch))
+                write = self.database.write_one if _is_one_statement(batch) else self.database.write
+                lost = await write(lambda transaction: _append(transaction, batch))
         except Unavailable:
             for part in batch:
                 part.log.give_back(part.pending)
@@ -308,7 +336,20 @@ class _Part(NamedTuple):
 
 def _append(transaction: Transaction, batch: list[_Part]) -> set[RunLog]:
     """Write the batch's events but those of runs that this process has lost; which these are."""
-    attempts = {(part.log.tenant, part.log.run_id): part.log.attempt for part in batch}
-    rows = [row for part in batch for row in part.appender.rows(part.log.tenant, part.log.run_id)]
-    kept = events.append_fenced(transaction, attempts, rows)
-    return {part.log for part in batch if (part.log.tenant, part.log.run_id) not in kept}
+    lost = set()
+    for tenant, parts in groupby(sorted(batch, key=_tenant_of), key=_tenant_of):
+        written = {part.log.run_id: part for part in parts if not part.log.diverged(transaction)}
+        attempts = {run_id: part.log.attempt for run_id, part in written.items()}
+        rows = [row for part in written.values() for row in part.appender.rows(tenant, part.log.run_id)]
+        kept = events.append_fenced(transaction, tenant, attempts, rows)
+        lost |= {part.log for part in batch if part.log.tenant == tenant and part.log.run_id not in kept}
+    return lost
+
+
+def _tenant_of(part: _Part) -> str:
+    return part.log.tenant
+
+
+def _is_one_statement(batch: list[_Part]) -> bool:
+    """Whether nothing has to be asked before the events are written, and one statement writes all of them."""
+    return len({part.log.tenant for part in batch}) == 1 and not any(part.log.uncertain for part in batch)

@@ -17,8 +17,9 @@ from app.engine.live import LiveLog, LiveLogs, session_key
 from app.errors import Invalid, Malformed, NotFound
 from app.operations.caller import Caller
 from app.operations.events import FRAMES_PER_SEND, TableReader
+from app.operations.kept import events_gone, last_event
 from app.operations.runs import existing_run
-from app.store import events, runs, sessions
+from app.store import retention, runs, sessions
 from app.store.database import Database, Transaction
 from app.store.tables import RunRow
 from app.wire.frames import with_id
@@ -77,7 +78,10 @@ class Feeds:
         self._database, self._live, self._poll_seconds = database, live, poll_seconds
 
     async def open(self, caller: Caller, *, run_ids: list[str], session_ids: list[str], cursor: str) -> Feed:
-        """A place in the stream over these; raises NotFound for an unknown one, Malformed for a bad cursor."""
+        """A place in the stream over these.
+
+        Raises NotFound for an unknown one, Malformed for a bad cursor, Gone for one into what retention has removed.
+        """
         if not run_ids and not session_ids:
             raise Invalid("name at least one run_id or session_id", code="invalid_parameter")
         if len(run_ids) + len(session_ids) > MAX_NAMED:
@@ -161,7 +165,7 @@ class Feeds:
 
     def _name_run(self, transaction: Transaction, caller: Caller, feed: Feed, run_id: str, cursor: int) -> None:
         run = existing_run(transaction, caller, run_id)
-        last = events.last_sequence(transaction, caller.tenant, run_id)
+        last = last_event(transaction, run, cursor, remedy="; leave it out")
         if cursor > last:
             raise Malformed(f"the cursor is beyond the end of run {run_id}", code="invalid_cursor")
         if run.status in ENDED and cursor == last:
@@ -188,8 +192,13 @@ class Feeds:
             return
         newest, live = seen
         feed.sessions[session_id] = newest
+        missed = retention.first_gone_run(transaction, caller.tenant, session_id, ordinal=newest)
         for run in runs.runs_with_ordinals(transaction, caller.tenant, session_id, list(live)):
+            if run.events_gone_upto is not None:
+                missed = missed or run.run_id
             feed.runs.setdefault(run.run_id, _Followed(run.run_id, live[run.ordinal], session_id, run.ordinal))
+        if missed is not None:
+            raise events_gone(missed, remedy=f"; follow session {session_id!r} anew, without a cursor")
 
 
 def _short(name: str) -> str:

@@ -11,7 +11,7 @@ from app.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from app.operations.caller import Caller
 from app.operations.cursors import cut_page, read_cursor, write_cursor
 from app.operations.resources import revision_resource, session_resource
-from app.store import events, idempotency, revisions, sessions
+from app.store import events, idempotency, retention, revisions, sessions
 from app.store.database import Database, Transaction
 from app.store.tables import SessionRow
 from app.workflow.encoding import encode
@@ -102,6 +102,7 @@ class Sessions:
                     run_id=row.active_run_id,
                 )
             idempotency.delete_session_keys(transaction, caller.tenant, session_id)
+            retention.lock_session_runs(transaction, caller.tenant, session_id)
             events.delete_session_events(transaction, caller.tenant, session_id)
             sessions.delete_session(transaction, caller.tenant, session_id)
             transaction.after_commit(lambda: self._states.forget(caller.tenant, session_id))

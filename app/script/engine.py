@@ -19,6 +19,11 @@ class SessionEngine:
         self.worker = Worker(self, parts.database, registry, parts.states, parts.live, parts.metrics, parts.settings)
 
     @property
+    def worker_id(self) -> str:
+        """What this process is called in the table of workers."""
+        return self.worker.worker_id
+
+    @property
     def draining(self) -> bool:
         """Whether no new run is taken."""
         return self.worker.draining

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Executable
-from sqlalchemy.exc import DBAPIError
 
-from app.errors import ConfigurationError, Invalid, MillstreamError, Unavailable
+from app.errors import ConfigurationError
 from app.store.statements import Statement
 
 Result = TypeVar("Result")
@@ -26,6 +25,8 @@ class Transaction:
         self._driver = connection.connection
         self._actions: list[Callable[[], object]] = []
         self.dialect = connection.dialect.name
+        self.commit_asked = False
+        """Whether the database may have committed it, whatever becomes of the connection."""
 
     def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Record | None:
         """The first row that the statement gives, None when there is none."""
@@ -46,9 +47,9 @@ class Transaction:
         compiled = statement.compiled(self._connection.dialect)
         self._executed(compiled.sql, compiled.parameters(parameters))
 
-    def execute(self, statement: Executable) -> CursorResult[Any]:
-        """Run a statement that is made for the occasion, such as a list with filters."""
-        return self._connection.execute(statement)
+    def execute(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> CursorResult[Any]:
+        """Run a statement by SQLAlchemy: one that is made for the occasion, or seldom run."""
+        return self._connection.execute(statement, parameters)
 
     def driver(self, statements: Mapping[str, str], parameters: Any) -> list[Any]:
         """Run the dialect's one of the statements as it is, and give its rows as tuples."""
@@ -89,6 +90,9 @@ class Database(Protocol):
     async def read(self, work: Work[Result]) -> Result:
         """Do work that only reads; each of its statements sees what is committed when it runs."""
 
+    async def check_room(self) -> None:
+        """Raises Unavailable when the disk, as far as this process sees it, has no room for what a request writes."""
+
     async def close(self) -> None:
         """Give up all connections."""
 
@@ -111,13 +115,3 @@ def sync_url(url: str) -> str:
 def driver_url(url: str) -> str:
     """The URL as libpq wants it."""
     return url.replace("postgresql+psycopg:", "postgresql:", 1)
-
-
-def refused(error: BaseException, dbapi: Any) -> MillstreamError | None:
-    """Our error where the database said no; None for any other."""
-    origin = error.orig if isinstance(error, DBAPIError) else error
-    if isinstance(origin, dbapi.DataError):
-        return Invalid(f"the database cannot hold a value of this request: {origin}", code="invalid_value")
-    if isinstance(origin, dbapi.OperationalError | dbapi.InterfaceError):
-        return Unavailable(f"the database does not answer: {origin}; try again", code="database_unavailable")
-    return None

@@ -19,27 +19,28 @@ class LoggedEvent(NamedTuple):
 
 _INSERT = {
     "sqlite": "INSERT INTO run_events (tenant_id, run_id, sequence, event, payload, result) VALUES (?, ?, ?, ?, ?, ?)",
+    # One JSON text is sent, which costs a tenth of what arrays cost whose elements are full of quotes.
     "postgresql": (
-        "INSERT INTO run_events (tenant_id, run_id, sequence, event, payload, result) SELECT * FROM"
-        " unnest(%s::text[], %s::text[], %s::int[], %s::text[], %s::text[], %s::text[])"
+        "INSERT INTO run_events (tenant_id, run_id, sequence, event, payload, result)"
+        " SELECT t, r, s, e, p, x FROM json_to_recordset(%s::json)"
+        " AS new (t text, r text, s int, e text, p text, x text)"
     ),
 }
 _FENCE = {
     "sqlite": (
-        "SELECT tenant_id, run_id, attempt FROM json_each(?) AS wanted JOIN runs"
-        " ON tenant_id = json_extract(wanted.value, '$[0]') AND run_id = json_extract(wanted.value, '$[1]')"
-        " WHERE status = 'running'"
+        "SELECT run_id, attempt FROM runs WHERE tenant_id = ? AND status = 'running'"
+        " AND run_id IN (SELECT value FROM json_each(?))"
     )
 }
 _APPEND_FENCED = {
     "postgresql": (
-        "WITH wanted AS (SELECT * FROM unnest(%s::text[], %s::text[], %s::int[]) AS w (tenant_id, run_id, attempt)),"
-        " held AS MATERIALIZED (SELECT runs.tenant_id, runs.run_id FROM runs JOIN wanted USING (tenant_id, run_id)"
-        "  WHERE runs.status = 'running' AND runs.attempt = wanted.attempt ORDER BY run_id FOR NO KEY UPDATE OF runs),"
+        "WITH held AS MATERIALIZED (SELECT run_id AS r, attempt AS a FROM runs WHERE tenant_id = %s"
+        "  AND run_id = ANY(%s::text[]) AND status = 'running' ORDER BY run_id FOR NO KEY UPDATE),"
+        " kept AS (SELECT r FROM held JOIN json_to_recordset(%s::json) AS wanted (r text, a int) USING (r, a)),"
         " added AS (INSERT INTO run_events (tenant_id, run_id, sequence, event, payload, result)"
-        "  SELECT new.* FROM unnest(%s::text[], %s::text[], %s::int[], %s::text[], %s::text[], %s::text[])"
-        "  AS new (tenant_id, run_id, sequence, event, payload, result) JOIN held USING (tenant_id, run_id))"
-        " SELECT tenant_id, run_id FROM held"
+        "  SELECT t, r, s, e, p, x FROM json_to_recordset(%s::json)"
+        "  AS new (t text, r text, s int, e text, p text, x text) JOIN kept USING (r))"
+        " SELECT r FROM kept"
     )
 }
 _PAGE = {
@@ -79,25 +80,29 @@ def append_events(transaction: Transaction, rows: Sequence[NewEvent]) -> None:
     if transaction.dialect == "sqlite":
         transaction.driver_many(_INSERT["sqlite"], list(rows))
     else:
-        transaction.driver(_INSERT, tuple(list(column) for column in zip(*rows, strict=True)))
+        transaction.driver(_INSERT, [_as_json(rows)])
 
 
 def append_fenced(
-    transaction: Transaction, attempts: Mapping[tuple[str, str], int], rows: Sequence[NewEvent]
-) -> set[tuple[str, str]]:
-    """Add events of those of the runs that still are at these attempts; which runs, as `(tenant, run)`, these are.
+    transaction: Transaction, tenant: str, attempts: Mapping[str, int], rows: Sequence[NewEvent]
+) -> set[str]:
+    """Add a tenant's events of those of the runs that still are at these attempts; which runs these are.
 
     On Postgres it is a single statement, which locks the runs' rows until it is committed.
     """
     if transaction.dialect == "sqlite":
-        held = transaction.driver(_FENCE, [encode([list(run) for run in attempts]).decode()])
-        kept = {(tenant, run) for tenant, run, attempt in held if attempts[tenant, run] == attempt}
+        held = transaction.driver(_FENCE, (tenant, encode(list(attempts)).decode()))
+        kept = {run for run, attempt in held if attempts[run] == attempt}
         whole = len(kept) == len(attempts)
-        transaction.driver_many(_INSERT["sqlite"], [row for row in rows if whole or row[:2] in kept])
+        transaction.driver_many(_INSERT["sqlite"], [row for row in rows if whole or row[1] in kept])
         return kept
-    runs = [[*run, attempt] for run, attempt in attempts.items()]
-    columns = [list(column) for column in [*zip(*runs, strict=True), *zip(*rows, strict=True)]]
-    return set(transaction.driver(_APPEND_FENCED, columns))
+    wanted = encode([{"r": run, "a": attempt} for run, attempt in attempts.items()]).decode()
+    found = transaction.driver(_APPEND_FENCED, (tenant, list(attempts), wanted, _as_json(rows)))
+    return {run for (run,) in found}
+
+
+def _as_json(rows: Sequence[NewEvent]) -> str:
+    return encode([dict(zip("trsepx", row, strict=True)) for row in rows]).decode()
 
 
 def read_events(transaction: Transaction, tenant: str, run: str, *, after: int, limit: int) -> list[LoggedEvent]:

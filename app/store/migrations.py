@@ -9,6 +9,7 @@ from sqlalchemy.exc import DatabaseError
 
 from app.errors import ConfigurationError
 from app.store.database import Transaction, check_url, sync_url
+from app.store.refusals import unavailable
 from app.store.sqlite import sqlite_engine
 
 _REVISION = re.compile(r'^revision(?:: str)? = "(\w+)"', re.MULTILINE)
@@ -67,6 +68,8 @@ def migrate(url: str, revision: str = "head") -> None:
             f"the database is not this version's (head {head_revision()}): {error}; a newer Millstream made it"
         ) from None
     except DatabaseError as error:
-        raise ConfigurationError(f"the database could not be migrated: {error.orig}") from error
+        refusal = unavailable(error.orig, engine.dialect.loaded_dbapi)
+        reason = error.orig if refusal is None else refusal.message
+        raise ConfigurationError(f"the database could not be migrated: {reason}") from error
     finally:
         engine.dispose()

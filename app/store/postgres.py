@@ -2,15 +2,30 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.errors import ConfigurationError
-from app.store.database import Result, Transaction, Work, refused, sync_url
+from app.errors import ConfigurationError, Unavailable
+from app.store.database import Result, Transaction, Work, sync_url
+from app.store.refusals import Refusals
+
+CONNECTION_SECONDS = 5
+"""How long a connection to Postgres may take to be made."""
+FREE_SECONDS = 15
+"""How long work waits for a connection that is free, before whoever asked is told to come again."""
+
+
+class _Lost(Exception):
+    """The connection broke under the work; whether a commit had been asked for by then."""
+
+    def __init__(self, error: Exception, *, nothing_happened: bool) -> None:
+        super().__init__(str(error))
+        self.error, self.nothing_happened = error, nothing_happened
 
 
 class PostgresDatabase:
@@ -18,9 +33,11 @@ class PostgresDatabase:
 
     def __init__(self, url: str, *, pool_size: int, silence_milliseconds: int) -> None:
         self._working: set[asyncio.Future[Any]] = set()
+        self._refusals = Refusals()
         options = {
             # A process that is stopped, or a machine that is gone, must not keep others from its rows.
             "options": f"-c idle_in_transaction_session_timeout={silence_milliseconds}",
+            "connect_timeout": CONNECTION_SECONDS,
             "keepalives_idle": 5,
             "keepalives_interval": 2,
             "keepalives_count": 3,
@@ -31,6 +48,7 @@ class PostgresDatabase:
                 sync_url(url),
                 pool_size=pool_size,
                 max_overflow=pool_size,
+                pool_timeout=FREE_SECONDS,
                 connect_args=options,
                 hide_parameters=True,
                 isolation_level="AUTOCOMMIT",  # transactions are begun by whoever needs one
@@ -46,30 +64,44 @@ class PostgresDatabase:
 
         A caller who stops waiting does not interrupt it: that would cost the connection, and leave the outcome open.
         """
-        return await self._uninterrupted(_in_transaction, work)
+        return await self._uninterrupted(self._do(_in_transaction, work, again=True))
 
     async def write_one(self, work: Work[Result]) -> Result:
         """The work's one statement, committed by itself: one journey to the database instead of three."""
-        return await self._uninterrupted(_alone, work)
+        return await self._uninterrupted(self._do(_alone, work, again=False))
 
     async def read(self, work: Work[Result]) -> Result:
         """The same without a transaction."""
-        return await self._uninterrupted(_alone, work)
+        return await self._uninterrupted(self._do(_alone, work, again=True))
 
-    async def _uninterrupted(self, way: "Way", work: Work[Result]) -> Result:
-        working = asyncio.ensure_future(self._do(way, work))
+    async def check_room(self) -> None:
+        """Its disk is another machine's: only a write can tell."""
+
+    async def _uninterrupted(self, doing: Coroutine[Any, Any, Result]) -> Result:
+        working = asyncio.get_running_loop().create_task(doing)
         self._working.add(working)
         working.add_done_callback(self._done)
         return await asyncio.shield(working)
 
-    async def _do(self, way: "Way", work: Work[Result]) -> Result:
+    async def _do(self, way: "Way", work: Work[Result], *, again: bool) -> Result:
+        """With `again`, a connection that breaks before a commit was asked for costs nothing but another one."""
         try:
             async with self._engine.connect() as connection:
                 transaction, result = await connection.run_sync(self._on, way, work)
+        except _Lost as lost:
+            if again and lost.nothing_happened:
+                return await self._do(way, work, again=False)
+            raise self._refusal(lost.error) from lost.error
+        except PoolTimeout as error:
+            raise Unavailable(
+                f"the database is too slow: no connection to it was free for {FREE_SECONDS} s; try again",
+                code="database_unavailable",
+            ) from error
         except Exception as error:
-            if (ours := refused(error, self._engine.dialect.loaded_dbapi)) is None:
+            refusal = self._refusal(error)
+            if refusal is error:
                 raise
-            raise ours from error
+            raise refusal from error
         transaction.committed()
         done: Result = result
         return done
@@ -79,10 +111,14 @@ class PostgresDatabase:
         try:
             return transaction, way(connection, transaction, work)
         except (dbapi.OperationalError, dbapi.InterfaceError) as error:
-            if self._engine.dialect.is_disconnect(error, connection.connection, None):
-                self._lost_at = time.monotonic()
-                connection.invalidate(error)
-            raise
+            if not self._engine.dialect.is_disconnect(error, connection.connection, None):
+                raise
+            self._lost_at = time.monotonic()
+            connection.invalidate(error)
+            raise _Lost(error, nothing_happened=not transaction.commit_asked) from error
+
+    def _refusal(self, error: Exception) -> Exception:
+        return self._refusals.of(error, self._engine.dialect.loaded_dbapi) or error
 
     def _check_out(self, _connection: Any, record: Any, _proxy: Any) -> None:
         """Where one connection broke, those that are as old have broken too."""
@@ -109,6 +145,7 @@ def _in_transaction(connection: Connection, transaction: Transaction, work: Work
     driver.cursor().execute("BEGIN")
     try:
         result = work(transaction)
+        transaction.commit_asked = True
         driver.cursor().execute("COMMIT")
     except BaseException:
         driver.rollback()

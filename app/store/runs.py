@@ -72,6 +72,15 @@ _CANCELS = Statement(
         _runs.c.cancel_requested_at.is_not(None),
     )
 )
+_UNDER = Statement(
+    select(_runs.c.run_id)
+    .where(
+        _runs.c.tenant_id == bindparam("tenant"),
+        _runs.c.status == RunStatus.running.value,
+        _runs.c.worker_id == bindparam("worker"),
+    )
+    .order_by(_runs.c.run_id)
+)
 # Several processes look; each takes what no other is just taking.
 _OVERDUE = Statement(
     select(_runs)
@@ -103,7 +112,9 @@ _IN_QUEUE = (
     & (_runs.c.session_id == bindparam("session"))
     & (_runs.c.status == _QUEUED)
 )
-_NEXT = Statement(select(_runs).where(_IN_QUEUE).order_by(_runs.c.ordinal).limit(1))
+_NEXT = Statement(
+    select(_runs).where(_IN_QUEUE, _runs.c.ordinal > bindparam("after")).order_by(_runs.c.ordinal).limit(1)
+)
 _POSITION = Statement(
     select(func.count().label("place"))
     .select_from(_runs.join(_sessions, _OF_SESSION))
@@ -219,14 +230,19 @@ def cancels_for(transaction: Transaction, tenant: str, worker: str) -> list[RunR
     return [RunRow.of(row) for row in transaction.all(_CANCELS, {"tenant": tenant, "worker": worker})]
 
 
+def runs_under(transaction: Transaction, tenant: str, worker: str) -> list[str]:
+    """The ids of the runs that the worker has, in their order."""
+    return [row["run_id"] for row in transaction.all(_UNDER, {"tenant": tenant, "worker": worker})]
+
+
 def overdue_pauses(transaction: Transaction, tenant: str, at: datetime) -> list[RunRow]:
     """Paused runs that have waited long enough."""
     return [RunRow.of(row) for row in transaction.all(_OVERDUE, {"tenant": tenant, "at": at})]
 
 
-def next_queued_run(transaction: Transaction, tenant: str, session: str) -> RunRow | None:
-    """The run that waits longest for its turn in the session."""
-    row = transaction.one(_NEXT, {"tenant": tenant, "session": session})
+def next_queued_run(transaction: Transaction, tenant: str, session: str, *, after: int) -> RunRow | None:
+    """The run that waits longest for its turn in the session, of those that came after one, by its ordinal."""
+    row = transaction.one(_NEXT, {"tenant": tenant, "session": session, "after": after})
     return None if row is None else RunRow.of(row)
 
 

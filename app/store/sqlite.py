@@ -5,14 +5,21 @@ in the same turn of the loop share a transaction, each in a savepoint of its own
 """
 
 import asyncio
+import shutil
+import sqlite3
 from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
-from app.store.database import Result, Transaction, Work, refused
+from app.store.database import Result, Transaction, Work
+from app.store.refusals import Refusals, no_room
 
+WAL_BYTES = 16 * 1024 * 1024
+"""What a write-ahead log keeps of the disk once it has been longer, for a copy being made or a large transaction."""
+ROOM_BYTES = 4 * 1024 * 1024
+"""Less than this is no room: one change of a state of the largest size takes some three times its 1 MiB."""
 MAX_GROUP = 64
 """Pieces of work in one transaction at the most, so that the event loop gets its turn."""
 
@@ -28,6 +35,7 @@ def sqlite_engine(url: str) -> Engine:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA cache_size=-32768")
+        connection.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
 
     return engine
 
@@ -50,6 +58,8 @@ class SqliteDatabase:
 
     def __init__(self, url: str) -> None:
         self._engine = sqlite_engine(url)
+        self._folder = Path(self._engine.url.database or "").absolute().parent
+        self._refusals = Refusals()
         self._connection: Connection | None = None
         self._pieces: deque[_Piece] = deque()
 
@@ -74,13 +84,18 @@ class SqliteDatabase:
         try:
             result = work(transaction)
         except Exception as error:
-            if (ours := refused(error, self._engine.dialect.loaded_dbapi)) is None:
+            if (refusal := self._refusals.of(error, sqlite3)) is None:
                 raise
-            raise ours from error
+            raise refusal from error
         finally:
             connection.rollback()
         transaction.committed()
         return result
+
+    async def check_room(self) -> None:
+        """A small write may still find a place inside the files when no large one does: so look at the disk itself."""
+        if (left := shutil.disk_usage(self._folder).free) < ROOM_BYTES:
+            raise no_room(f"{left} bytes are left in {self._folder}")
 
     async def close(self) -> None:
         """Close the file; the last one out folds the write-ahead log into it."""
@@ -146,7 +161,7 @@ class SqliteDatabase:
 
     def _fail(self, piece: _Piece, error: BaseException) -> None:
         if not piece.done.done():
-            piece.done.set_exception(refused(error, self._engine.dialect.loaded_dbapi) or error)
+            piece.done.set_exception(self._refusals.of(error, sqlite3) or error)
 
     def _connected(self) -> Connection:
         if self._connection is None:

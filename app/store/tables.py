@@ -206,6 +206,10 @@ class RunRow(Row):
     created_at: datetime = Field(sa_type=Instant)
     started_at: datetime | None = Field(default=None, sa_type=Instant)
     finished_at: datetime | None = Field(default=None, sa_type=Instant)
+    events_gone_upto: int | None = None
+    """The number of its last event, from when retention begins to remove its events; see store/retention.py."""
+    events_gone_at: datetime | None = Field(default=None, sa_type=Instant)
+    """When none of them was left."""
 
 
 class RunTable(RunRow, table=True):
@@ -229,6 +233,13 @@ class RunTable(RunRow, table=True):
             "ordinal",
             sqlite_where=text("status = 'queued'"),
             postgresql_where=text("status = 'queued'"),
+        ),
+        Index(
+            "ix_runs_retention",
+            "tenant_id",
+            "finished_at",
+            sqlite_where=text("finished_at IS NOT NULL AND events_gone_at IS NULL"),
+            postgresql_where=text("finished_at IS NOT NULL AND events_gone_at IS NULL"),
         ),
     )
 

@@ -12,6 +12,11 @@ def retry(milliseconds: int) -> bytes:
     return b"retry: %d\n" % milliseconds
 
 
+def comment(text: str) -> bytes:
+    """A line for people; readers of streams pass over it."""
+    return b": %b\n\n" % text.encode()
+
+
 def with_id(one: bytes, identity: str) -> bytes:
     """A frame under another id."""
     return b"id: %b\n%b" % (identity.encode(), one.partition(b"\n")[2])

@@ -50,6 +50,15 @@ def encode(value: Any) -> bytes:
     return encoded
 
 
+def encode_text(text: str) -> bytes:
+    """The same for a text, which is most of what runs say."""
+    try:
+        encoded = orjson.dumps(text)
+    except TypeError:
+        return encode(text)
+    return encode(text) if b"\\u0000" in encoded else encoded
+
+
 def decode(encoded: bytes | str) -> Any:
     """The value of JSON that `encode` wrote."""
     return orjson.loads(encoded)

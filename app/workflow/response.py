@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from app.errors import InvalidEvent
-from app.workflow.encoding import encode
+from app.workflow.encoding import encode, encode_text
 
 MAX_NAME_CHARACTERS = 100
 
@@ -97,11 +97,16 @@ def encode_response(response: Any) -> tuple[str, bytes]:
         kind = type(response).__name__
         raise InvalidEvent(f"run() yielded {kind}; yield RunResponse(content=…) instead")
     name = event_name(response.event)
+    rare = _rare_members(response)
+    if type(response.content) is str and response.content_type is None and rare == _NONE_OF_THEM:
+        return name, b'{"event":%b,"content":%b,"content_type":"str"}' % (
+            encode_text(name),
+            encode_text(response.content),
+        )
     members: dict[str, Any] = {"event": name}
     if response.content is not None:
         members["content"] = response.content
         members["content_type"] = response.content_type or type(response.content).__name__
-    rare = _rare_members(response)
     if rare != _NONE_OF_THEM:
         members |= {member: value for member, value in zip(_RARE, rare, strict=True) if value is not None}
     return name, encode(members)

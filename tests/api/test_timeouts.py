@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from app import RunResponse, Workflow
+from tests.engine.crashes import CrashPoint, recovered
 from tests.support.server import running
 
 
@@ -57,3 +58,22 @@ async def test_a_cancel_before_the_timeout_counts(sqlite_url: str) -> None:
         run = await client.start("sleeper", {"timeout_seconds": 30})
         await client.post(f"/runs/{run['run_id']}/cancel")
         assert (await client.ended(run["run_id"]))["status"] == "cancelled"
+
+
+class Crashing(Workflow):
+    point: CrashPoint
+
+    async def run(self) -> AsyncIterator[RunResponse]:
+        yield RunResponse(content="begun")
+        await asyncio.sleep(1.5)
+        yield RunResponse(content="half")
+        await Crashing.point.here_async()
+        yield RunResponse(content="done")
+
+
+@pytest.mark.slow
+async def test_time_before_a_crash_counts(sqlite_url: str) -> None:
+    Crashing.point = CrashPoint()
+    async with recovered(sqlite_url, Crashing, Crashing.point, timeout_seconds=2.8) as ended:
+        assert ended.run["attempt"] == 2
+        assert (ended.run["status"], ended.run["error"]["code"]) == ("failed", "timeout")

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from tests.cli.conftest import MILLSTREAM, Cli
+from tests.support.ages import half_remove
 
 RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -198,3 +199,16 @@ def test_a_reader_that_leaves_is_no_error_of_ours(server: Cli) -> None:
     )
     os.close(writing)
     assert b"Traceback" not in done.stderr
+
+
+def test_following_what_is_no_longer_kept_says_so_and_what_is_left(server: Cli) -> None:
+    done = server("run", "slow", "--json", "--session-id=gone", "--follow")
+    run_id = json.loads(done.stdout.splitlines()[0])["run_id"]
+    half_remove(f"sqlite:///{server.folder}/millstream.db", run_id, upto=2)
+    for words in (("runs", "follow", run_id), ("runs", "follow", run_id, "--json")):
+        followed = server(*words)
+        assert (followed.returncode, followed.stdout) == (4, "")
+        assert f"the events of run {run_id} are no longer kept" in followed.stderr
+        assert "Traceback" not in followed.stderr
+    assert server("runs", "show", run_id).returncode == 0
+    assert server("runs", "retry", run_id).returncode == 0

@@ -65,9 +65,9 @@ async def trial(database_url: str, folder: Path, *, seconds: float, seed: int) -
             wrong.append(f"a caller was told what nobody should be: {error}")
         finally:
             await load.close()
-        world = await _world(members, load, faults, ledger)
+        world = await world_of(members, load, faults, ledger)
         wrong += check(world)
-        wrong += _leftovers(members)
+        wrong += leftovers(members)
         takeovers = takeover_seconds(world)
         prompt = [took for took, free in takeovers if free]
         late = [took for took in prompt if took > LEASE_SECONDS + 2]
@@ -76,7 +76,8 @@ async def trial(database_url: str, folder: Path, *, seconds: float, seed: int) -
     return Verdict(wrong, _figures(world, [took for took, _ in takeovers], prompt))
 
 
-async def _world(members: Cluster, load: Load, faults: Faults, ledger: Path) -> World:
+async def world_of(members: Cluster, load: Load, faults: Faults, ledger: Path) -> World:
+    """All that can be known of it."""
     states, revisions = {}, {}
     sessions = {run.session_id for run in load.promised.runs} | load.promised.sessions.keys()
     async with members.client() as client:
@@ -98,7 +99,7 @@ async def _revisions(client: Client, session_id: str) -> list[dict[str, Any]]:
         parameters["cursor"] = page["next_cursor"]
 
 
-def _leftovers(members: Cluster) -> Iterator[str]:
+def leftovers(members: Cluster) -> Iterator[str]:
     """Nothing is left over, no session with a turn; and no process had an error to tell of."""
     taken = query(members.database_url, "SELECT session_id FROM sessions WHERE active_run_id IS NOT NULL")
     if taken:

@@ -1,15 +1,11 @@
-"""docker-compose.yml, read as Docker reads it."""
+"""docker-compose.yml says what the service needs."""
 
 import re
-from typing import Any
-
-import yaml  # type: ignore[import-untyped]
 
 from app.settings import Settings
+from tests.deploy.composition import COMPOSITION, SERVICES
 from tests.support.processes import ROOT
 
-COMPOSITION: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-SERVICES = COMPOSITION["services"]
 CONNECTIONS_PER_PROCESS = 30
 """A pool of 10, 10 more at peaks, those of the job queue, and the doorbell's two."""
 

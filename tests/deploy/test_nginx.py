@@ -2,11 +2,8 @@
 
 import asyncio
 import re
-import shutil
-import signal
-import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -15,13 +12,12 @@ import pytest
 from app import RunResponse, Workflow
 from app.settings import Settings
 from tests.support import databases
-from tests.support.cluster import ROOT, free_port
 from tests.support.following import follow
+from tests.support.nginx import CONFIGURATION, nginx_program, nginx_proxy
 from tests.support.problems import problem_of
 from tests.support.server import Client, read_sse, running
 from tests.support.waiting import until
 
-CONFIGURATION = (ROOT / "deploy" / "nginx.conf").read_text()
 SSE = {"Accept": "text/event-stream"}
 PATIENCE_SECONDS = 20
 
@@ -48,41 +44,13 @@ class Long(Workflow):
 @pytest.fixture
 def nginx() -> str:
     """The program."""
-    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if found is None:
-        pytest.skip("NO NGINX: install it (apt-get install nginx); deploy/nginx.conf goes untried")
-    return found
-
-
-@contextmanager
-def proxy(nginx: str, folder: Path, *servers: httpx.URL) -> Iterator[str]:
-    """The address of an nginx that has the configuration, but for its port and the addresses of the servers."""
-    port = free_port()
-    upstream = "".join(f"server {server.host}:{server.port} max_fails=1 fail_timeout=2s; " for server in servers)
-    ours = re.sub(r"(?s)resolver [^;]*;\s*server serve:8000 [^;]*;", upstream, CONFIGURATION)
-    ours = ours.replace("listen 80;", f"listen 127.0.0.1:{port};")
-    assert upstream in ours
-    assert f":{port};" in ours
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    places = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
-    file = folder / "nginx.conf"
-    file.write_text(
-        f"daemon off; master_process off; pid {folder}/pid; error_log stderr; events {{}}"
-        f" http {{ access_log off; {places}\n{ours}\n}}"
-    )
-    process = subprocess.Popen([nginx, "-p", str(folder), "-c", str(file)], stderr=subprocess.PIPE)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=10)
-        assert b"[emerg]" not in said, said.decode()
+    return nginx_program()
 
 
 @asynccontextmanager
 async def through(nginx: str, folder: Path, *servers: Client) -> AsyncIterator[Client]:
     """A client whose requests pass through nginx."""
-    with proxy(nginx, folder, *(server.base_url for server in servers)) as url:
+    with nginx_proxy(nginx, folder, *(server.base_url for server in servers)) as url:
         async with Client(base_url=url, timeout=PATIENCE_SECONDS) as client:
 
             async def up() -> bool:

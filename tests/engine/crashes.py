@@ -81,12 +81,14 @@ async def recovered(
     *,
     crashes: int = 1,
     before: Before = None,
+    timeout_seconds: float | None = None,
     **input: Any,
 ) -> AsyncIterator[Recovered]:
     """Run it, crash it at its point as often as that, and let it end; `before` is what a client does just before."""
     name = workflow_name(workflow)
     async with running(sqlite_url, workflow) as client:
-        run_id = (await client.start(name, {"session_id": "s"}, **input))["run_id"]
+        options = {"session_id": "s", "timeout_seconds": timeout_seconds}
+        run_id = (await client.start(name, options, **input))["run_id"]
         url = await _image(sqlite_url, client, point, run_id, 1, before)
     for number in range(2, crashes + 1):
         async with running(url, workflow) as client:

@@ -226,7 +226,8 @@ async def _roll(url: str, ledger: Path) -> None:
         steps = [event.data["name"] for event in events if event.event == "StepCompleted"]
         assert len(steps) == len(set(steps))
         completed |= {(events[0].data["run_id"], name) for name in steps}
-    assert completed == read_calls(ledger).of.keys()
+    followed = {events[0].data["run_id"] for events in streams}  # not one whose acceptance nobody heard of
+    assert completed == {call for call in read_calls(ledger).of if call[0] in followed}
 
 
 async def _keep_starting(urls: list[str], ledger: Path, readers: list[asyncio.Task[Any]]) -> None:

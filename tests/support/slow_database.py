@@ -1,4 +1,4 @@
-"""A database that is slow, or away at times: a real one behind it, and a wait or a refusal before."""
+"""A database that is slow, or away at times, or whose answers are lost: a real one behind it."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -8,14 +8,15 @@ from typing import TypeVar
 import pytest
 
 from app.errors import Unavailable
-from app.store.database import Database, Work
+from app.store.database import Database, Transaction, Work
 from app.store.opening import open_database
 
 Result = TypeVar("Result")
 
 
 class SlowDatabase:
-    """Each write waits, and each read; while `away` says so, a write is refused."""
+    """Each write waits, and each read; while `away` says so, a write is refused, and when `lost` says so, done and yet
+    not answered."""
 
     def __init__(self, database: Database, *, read_seconds: float = 0) -> None:
         self.seconds = 0.0
@@ -24,6 +25,8 @@ class SlowDatabase:
         self.refused = 0
         self.away: Callable[[int], bool] = lambda _number: False
         """Asked with the number of each write."""
+        self.lost: Callable[[int], bool] = lambda _number: False
+        """The same, of writes that are committed while the connection breaks."""
         self._database = database
 
     async def write(self, work: Work[Result]) -> Result:
@@ -32,6 +35,8 @@ class SlowDatabase:
         if self.away(self.writes):
             self.refused += 1
             raise Unavailable("the database does not answer: it is away; try again", code="database_unavailable")
+        if self.lost(self.writes):
+            return await self._write_in_vain(work)
         if not self.seconds:
             return await self._database.write(work)
         return await asyncio.shield(asyncio.ensure_future(self._write_late(work)))
@@ -43,6 +48,17 @@ class SlowDatabase:
         await asyncio.sleep(self.seconds / 2)
         return result
 
+    async def _write_in_vain(self, work: Work[Result]) -> Result:
+        """Done, but nobody hears of it."""
+
+        def without_consequences(transaction: Transaction) -> None:
+            work(transaction)
+            transaction._actions.clear()
+
+        self.refused += 1
+        await self._database.write(without_consequences)
+        raise Unavailable("the database does not answer: its answer is lost; try again", code="database_unavailable")
+
     async def write_one(self, work: Work[Result]) -> Result:
         """The same."""
         return await self.write(work)
@@ -52,6 +68,10 @@ class SlowDatabase:
         if self.read_seconds:
             await asyncio.sleep(self.read_seconds)
         return await self._database.read(work)
+
+    async def check_room(self) -> None:
+        """As the database does it."""
+        await self._database.check_room()
 
     async def close(self) -> None:
         """As the database does it."""
