@@ -17,10 +17,11 @@ GROUPS = ("latency", "throughput", "long", "many", "replay", "states", "idle")
 """Figures that are measured together, by the names of their slices. The last has a server of its own in each round."""
 
 
-async def compare(database: str, *, groups: list[str], rounds: int, seconds: float) -> dict[str, Samples]:
-    """Samples of both servers, by name."""
+async def compare(
+    database: str, samples: dict[str, Samples], *, groups: list[str], rounds: int, seconds: float
+) -> None:
+    """Samples of both servers, by name; what there is when it is stopped has been measured, too."""
     peers = [bare(database), ours(database)]
-    samples = {peer.name: Samples() for peer in peers}
     with ExitStack() as stack:
         slices = {peer.name: await _prepared(stack, peer, samples[peer.name], seconds) for peer in peers}
         for group in groups:
@@ -33,7 +34,6 @@ async def compare(database: str, *, groups: list[str], rounds: int, seconds: flo
                         await _attempt(_alone(slices[peer.name], group), group, samples[peer.name])
                     took = time.perf_counter() - begun
                     print(f"  {database}: {group} {number + 1} of {rounds}, {peer.name}: {took:.1f} s", flush=True)
-    return samples
 
 
 async def _prepared(stack: ExitStack, peer: Peer, samples: Samples, seconds: float) -> Slices:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 
 from benchmarks import calls, table
+from benchmarks.calls import Wrong
 from benchmarks.command import run
 from benchmarks.connection import Connection
 from benchmarks.goals import DATABASES
@@ -36,15 +37,13 @@ TITLES = {
 async def main(chosen: list[str]) -> int:
     """Measure on each database; the exit code is not by time."""
     rounds, seconds = int(os.environ.get("ROUNDS", "2")), float(os.environ.get("SECONDS", "3"))
-    lines: list[str] = []
     for database in [name for name in DATABASES if name in chosen] or DATABASES:
         if database == "postgres" and not databases.postgres_answers():
-            lines += ["", f"NO POSTGRES at {databases.POSTGRES}: set MILLSTREAM_TEST_POSTGRES"]
+            print(f"NO POSTGRES at {databases.POSTGRES}: set MILLSTREAM_TEST_POSTGRES", flush=True)
             continue
         samples = await _measure(database, rounds=rounds, seconds=seconds)
-        lines += ["", *_table(database, samples)]
-    print(f"\n{table.heading(table.commit())} {rounds} rounds, slices of {seconds:g} s; medians.", flush=True)
-    print("\n".join(lines), flush=True)
+        print(f"\n{table.heading(table.commit())} {rounds} rounds, slices of {seconds:g} s; medians.\n", flush=True)
+        print("\n".join([*_table(database, samples), "", *table.notes(samples), ""]), flush=True)
     return 0
 
 
@@ -58,8 +57,11 @@ async def _measure(database: str, *, rounds: int, seconds: float) -> dict[str, S
             await _runs(server, samples[ALONE], seconds=seconds)
             async with _stalled_readers(server.port):
                 await _runs(server, samples[STALLED], seconds=seconds)
-            async with idle_streams(server.port, IDLE_STREAMS, on_disconnect="cancel"):
-                await _runs(server, samples[IDLE], seconds=seconds)
+            try:
+                async with idle_streams(server.port, IDLE_STREAMS, on_disconnect="cancel"):
+                    await _runs(server, samples[IDLE], seconds=seconds)
+            except Wrong as wrong:
+                samples[IDLE].errors[str(wrong)] += 1
             await asyncio.sleep(SETTLING_SECONDS)
             print(f"  {database}: {number + 1} of {rounds}", flush=True)
     return samples

@@ -88,7 +88,7 @@ def started(command: list[str], environment: dict[str, str], port: int) -> Itera
             _stop(server)
             output.seek(0)
             if fallen:
-                print(f"a server ended by itself:\n{output.read().decode()}", flush=True)
+                print(f"a server ended by itself, with {process.returncode}:\n{output.read().decode()}", flush=True)
 
 
 def _stop(server: Server) -> None:

@@ -21,7 +21,8 @@ IDLE_SECONDS = 3.0
 SETTLING_SECONDS = 1.0
 HOLD_SECONDS = 600.0
 """Longer than any slice: a run that waits."""
-OPEN_SECONDS = 120.0
+OPEN_SECONDS = 0.06
+"""For each: twenty times the goal. What is not open by then is an error."""
 
 Call = Callable[[Connection], Awaitable[object]]
 
@@ -175,9 +176,11 @@ class Slices:
 async def idle_streams(port: int, number: int, *, on_disconnect: str | None = None) -> AsyncIterator[None]:
     """So many runs that have begun and wait, each with its reader, all open; raises Wrong when one does not open."""
     opened: list[Connection] = []
+    begun = 0
     places = asyncio.Semaphore(OPENING_AT_A_TIME)
 
     async def open_one() -> None:
+        nonlocal begun
         async with places:
             connection = await Connection.open(port)
             opened.append(connection)
@@ -185,11 +188,15 @@ async def idle_streams(port: int, number: int, *, on_disconnect: str | None = No
             await asyncio.wait({answer.marked, answer.ended}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.marked.done():
                 raise Wrong(f"an idle stream was answered {answer.status}: {answer.body[:200]!r}")
+            begun += 1
 
     try:
-        async with asyncio.timeout(OPEN_SECONDS), asyncio.TaskGroup() as opening:
-            for _ in range(number):
-                opening.create_task(open_one())
+        try:
+            async with asyncio.timeout(OPEN_SECONDS * number), asyncio.TaskGroup() as opening:
+                for _ in range(number):
+                    opening.create_task(open_one())
+        except TimeoutError:
+            raise Wrong(f"{begun} of {number} idle streams were open after {OPEN_SECONDS * number:g} s") from None
         yield
     finally:
         for connection in opened:

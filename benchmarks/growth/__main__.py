@@ -20,8 +20,10 @@ from tests.plans.filling import Amounts, Filled, fill
 from tests.support import databases
 
 WORKFLOW = "benchmark"
-FRESH = Amounts(sessions=200, old_runs=10, events=4_000, long_events=200)
+FRESH = Amounts(sessions=400, old_runs=200, events=6_000, long_events=200)
+"""Young, and still enough for full pages."""
 AGED = Amounts(sessions=100_000, old_runs=10_000, events=1_000_000, long_events=10_000)
+SETTLING_SECONDS = 0.1
 FLAT = 1.3
 """What may be slower by this is flat."""
 
@@ -40,17 +42,16 @@ async def main(chosen: list[str]) -> int:
     """Compare on each database; the exit code is not by time."""
     rounds, seconds = int(os.environ.get("ROUNDS", "3")), float(os.environ.get("SECONDS", "1"))
     scale = float(os.environ.get("SCALE", "1"))
-    lines: list[str] = []
     for database in [name for name in DATABASES if name in chosen] or DATABASES:
         if database == "postgres" and not databases.postgres_answers():
-            lines += ["", f"NO POSTGRES at {databases.POSTGRES}: set MILLSTREAM_TEST_POSTGRES"]
+            print(f"NO POSTGRES at {databases.POSTGRES}: set MILLSTREAM_TEST_POSTGRES", flush=True)
             continue
         with ExitStack() as stack:
             ages = [_filled(stack, database, "fresh", FRESH), _filled(stack, database, "old", _scaled(AGED, scale))]
             samples, written = await _compare(database, ages, rounds=rounds, seconds=seconds)
-            lines += ["", *_table(database, samples, written), "", *await findings(ages[1].url, ages[1].filled)]
-    print(f"\n{table.heading(table.commit())} {rounds} rounds, slices of {seconds:g} s; medians.", flush=True)
-    print("\n".join(lines), flush=True)
+            print(f"\n{table.heading(table.commit())} {rounds} rounds, slices of {seconds:g} s; medians.\n", flush=True)
+            print("\n".join([*_table(database, samples, written), ""]), flush=True)
+            print("\n".join([*await findings(ages[1].url, ages[1].filled), ""]), flush=True)
     return 0
 
 
@@ -69,13 +70,15 @@ async def _compare(
             if age.name == "fresh":
                 written = await bytes_written(age.url, server)
             server.hold()
+        slices = [one.slices() for one in aged]
         for number in range(rounds):
-            for one, age in zip(aged, ages, strict=True):
-                one.server.release()
-                await asyncio.sleep(0.2)
-                await one.measure()
-                one.server.hold()
-                print(f"  {database}: {number + 1} of {rounds}, {age.name}", flush=True)
+            for title in slices[0]:
+                for one, found in zip(aged, slices, strict=True):
+                    one.server.release()
+                    await asyncio.sleep(SETTLING_SECONDS)
+                    await found[title]()
+                    one.server.hold()
+            print(f"  {database}: {number + 1} of {rounds}", flush=True)
     return samples, written
 
 

@@ -17,10 +17,11 @@ from tests.plans.asking import FILTERS_OF_RUNS, FILTERS_OF_SESSIONS
 from tests.plans.filling import OLD_SESSION, Amounts, Filled
 
 SAVES = 25
-PAGES = 15
+PAGES = 40
 """How often each list is asked for."""
 LARGE_STATE_KEYS = 1_000
 VALUE_CHARACTERS = 1_000
+Slice = Callable[[], Awaitable[object]]
 SMALL, LARGE = "small", "large"
 """Sessions with a state of 1 KB, and of 1 MB."""
 
@@ -46,20 +47,21 @@ class Aged:
                 await connection.ask("POST", "/sessions", body)
                 await calls.run(connection, events=1, session_id=session_id)
 
-    async def measure(self) -> None:
-        """Each figure for some time."""
-        async with calls.connections(self.server.port, 1) as (connection,):
-            cpu = self.server.cpu_seconds()
-            runs = await self._timed(RUN, lambda: _short_run(connection, OLD_SESSION))
-            self._samples.add(CPU, (self.server.cpu_seconds() - cpu) * 1000 / runs)
-            await self._timed(SAVE, lambda: _saving_run(connection), parts=SAVES)
-            counter = iter(range(10**9))
-            await self._timed(PATCH, lambda: calls.patch_state(connection, OLD_SESSION, {"patched": next(counter)}))
-            await self._timed(RESUME, lambda: self._resume(connection))
-            await self._timed(OF_SMALL, lambda: _short_run(connection, SMALL))
-            await self._timed(OF_LARGE, lambda: _short_run(connection, LARGE))
-            for path in self.lists():
-                await self._timed(f"GET {_shown(path)}, ms", partial(calls.get, connection, path), times=PAGES)
+    def slices(self) -> dict[str, Slice]:
+        """What is measured, by its title, in turn with the same of the other server."""
+        counter = iter(range(10**9))
+        slices: dict[str, Slice] = {
+            RUN: self._runs,
+            SAVE: lambda: self._timed(SAVE, _saving_run, parts=SAVES),
+            PATCH: lambda: self._timed(PATCH, lambda one: calls.patch_state(one, OLD_SESSION, {"a": next(counter)})),
+            RESUME: lambda: self._timed(RESUME, self._resume),
+            OF_SMALL: lambda: self._timed(OF_SMALL, partial(_short_run, SMALL)),
+            OF_LARGE: lambda: self._timed(OF_LARGE, partial(_short_run, LARGE)),
+        }
+        for path in self.lists():
+            title = f"GET {_shown(path)}, ms"
+            slices[title] = partial(self._timed, title, partial(_get, path), times=PAGES)
+        return slices
 
     def lists(self) -> list[str]:
         """First and deep pages of both lists, with each filter."""
@@ -72,31 +74,43 @@ class Aged:
             for place in ({}, {"cursor": deep[path]})
         ]
 
+    async def _runs(self) -> int:
+        cpu = self.server.cpu_seconds()
+        runs = await self._timed(RUN, partial(_short_run, OLD_SESSION))
+        self._samples.add(CPU, (self.server.cpu_seconds() - cpu) * 1000 / runs)
+        return runs
+
     async def _resume(self, connection: Connection) -> None:
         events = self._amounts.long_events
         run = Run(self._filled.long_run, 0, 0, last_sequence=events)
         await calls.replay(connection, run, events=events, last=TAIL)
 
     async def _timed(
-        self, title: str, call: Callable[[], Awaitable[object]], *, times: int | None = None, parts: int = 1
+        self, title: str, call: Callable[[Connection], Awaitable[object]], *, times: int | None = None, parts: int = 1
     ) -> int:
         """The call again and again; how often. A sample is milliseconds of a call's part."""
         samples: list[float] = []
-        end = time.perf_counter() + self._seconds
-        while len(samples) < times if times else time.perf_counter() < end:
-            begun = time.perf_counter()
-            await call()
-            samples.append((time.perf_counter() - begun) * 1000 / parts)
+        async with calls.connections(self.server.port, 1) as (connection,):
+            await call(connection)
+            end = time.perf_counter() + self._seconds
+            while len(samples) < times if times else time.perf_counter() < end:
+                begun = time.perf_counter()
+                await call(connection)
+                samples.append((time.perf_counter() - begun) * 1000 / parts)
         self._samples.add(title, *samples)
         return len(samples)
 
 
-async def _short_run(connection: Connection, session_id: str) -> None:
+async def _short_run(session_id: str, connection: Connection) -> None:
     await calls.run(connection, events=SHORT_RUN, session_id=session_id)
 
 
 async def _saving_run(connection: Connection) -> None:
     await calls.run(connection, events=1, saves=SAVES, session_id=OLD_SESSION)
+
+
+async def _get(path: str, connection: Connection) -> None:
+    await calls.get(connection, path)
 
 
 def _shown(path: str) -> str:
