@@ -1,5 +1,7 @@
 """The engine of a script's run."""
 
+import asyncio
+
 from app.engine.execution import StopReason
 from app.engine.recovery import recover_run
 from app.engine.worker import Worker
@@ -36,9 +38,13 @@ class SessionEngine:
     def submit(self, transaction: Transaction, run: RunRow, _arriving: SessionRow | None = None) -> None:
         """Have it executed: a script's run by its own worker, another of the session's by this one."""
         if run.session_id == self._session_id:
-            live = self._parts.runs.get(run.run_id)
-            worker = self.worker if live is None else live.worker
-            transaction.after_commit(lambda: worker.launch(run))
+            transaction.after_commit(lambda: asyncio.get_running_loop().call_soon(self._launch, run))
+
+    def _launch(self, run: RunRow) -> None:
+        """A turn after the commit: the same one may have accepted the run, and its script is just to hear of it."""
+        live = self._parts.runs.get(run.run_id)
+        worker = self.worker if live is None else live.worker
+        worker.launch(run)
 
     async def cancel(self, run: RunRow) -> None:
         """Stop the run's execution."""
