@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -111,6 +111,11 @@ class PostgresDatabase:
         transaction, dbapi = Transaction(connection), self._engine.dialect.loaded_dbapi
         try:
             return transaction, way(connection, transaction, work)
+        except DBAPIError as error:  # of a statement that SQLAlchemy ran, which has looked after the connection
+            if not error.connection_invalidated:
+                raise
+            self._lost_at = time.monotonic()
+            raise _Lost(error, nothing_happened=not transaction.commit_asked) from error
         except (dbapi.OperationalError, dbapi.InterfaceError) as error:
             if not self._engine.dialect.is_disconnect(error, connection.connection, None):
                 raise
@@ -149,7 +154,8 @@ def _in_transaction(connection: Connection, transaction: Transaction, work: Work
         transaction.commit_asked = True
         driver.cursor().execute("COMMIT")
     except BaseException:
-        driver.rollback()
+        if not connection.invalidated:
+            driver.rollback()
         raise
     return result
 
