@@ -111,17 +111,20 @@ class PostgresDatabase:
         transaction, dbapi = Transaction(connection), self._engine.dialect.loaded_dbapi
         try:
             return transaction, way(connection, transaction, work)
-        except DBAPIError as error:  # of a statement that SQLAlchemy ran, which has looked after the connection
-            if not error.connection_invalidated:
+        except (DBAPIError, dbapi.OperationalError, dbapi.InterfaceError) as error:
+            if not self._is_lost(connection, error):
                 raise
             self._lost_at = time.monotonic()
             raise _Lost(error, nothing_happened=not transaction.commit_asked) from error
-        except (dbapi.OperationalError, dbapi.InterfaceError) as error:
-            if not self._engine.dialect.is_disconnect(error, connection.connection, None):
-                raise
-            self._lost_at = time.monotonic()
+
+    def _is_lost(self, connection: Connection, error: Any) -> bool:
+        """Whether the connection broke. It is given up then; after statements of its own, SQLAlchemy has done so."""
+        if isinstance(error, DBAPIError):
+            return error.connection_invalidated
+        lost: bool = self._engine.dialect.is_disconnect(error, connection.connection, None)
+        if lost:
             connection.invalidate(error)
-            raise _Lost(error, nothing_happened=not transaction.commit_asked) from error
+        return lost
 
     def _refusal(self, error: Exception) -> Exception:
         return self._refusals.of(error, self._engine.dialect.loaded_dbapi) or error

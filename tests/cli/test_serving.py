@@ -56,8 +56,11 @@ def test_a_second_signal_does_not_wait_for_runs(own: Cli) -> None:
 def test_a_signal_during_the_start_is_obeyed(own: Cli) -> None:
     terminal = Terminal(MILLSTREAM, "serve", folder=own.folder, environment=own.environment())
     time.sleep(0.5)
+    begun = time.monotonic()
+    while not list(own.folder.glob("*.lock")) and time.monotonic() < begun + 20:  # a slow machine still starts Python
+        time.sleep(0.01)
     terminal.interrupt()
-    assert terminal.exit_code() in {0, 130, -signal.SIGINT}  # the others while Python itself was still starting
+    assert terminal.exit_code() in {0, 130}  # 130 while Python itself was still starting
     assert "Traceback" not in terminal.shown.replace("KeyboardInterrupt", "")
 
 
