@@ -11,7 +11,6 @@ again. Where the log says nothing, or something else, the run goes live; what it
 import asyncio
 import contextvars
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +42,7 @@ class Journal:
     def __init__(self, log: RunLog, history: History, *, attempt: int) -> None:
         self._log, self._history, self._attempt = log, history, attempt
         self._live = not history.last
-        self._calls: Counter[str] = Counter()
+        self._calls: dict[str, int] = {}
         self._save_count = 0
         self._failed: tuple[BaseException, str] | None = None
 
@@ -70,8 +69,8 @@ class Journal:
             digest = "-"
         parent = PARENT.get()
         call = f"{parent}/{name}:{digest}" if parent else f"{name}:{digest}"
-        self._calls[call] += 1
-        return f"{call}:{self._calls[call]}"
+        self._calls[call] = number = self._calls.get(call, 0) + 1
+        return f"{call}:{number}"
 
     def recall(self, step: str) -> int | None:
         """The sequence of the step's end, if an earlier attempt finished it."""

@@ -34,8 +34,11 @@ HEARTBEATS_PER_LEASE = 5
 SWEEP_LEASES = 10
 """Age of the jobs of silent workers that are removed: a worker that wakes before may still tidy up itself."""
 RESTART_SECONDS = 1.0
-KEPT_RUNS = 64
-"""Runs that a process executes as it accepts them; beyond that, whoever is free takes what arrives."""
+KEPT_RUNS = 1000
+"""Runs that a process executes as it accepts them; beyond that, whoever is free takes what arrives.
+
+Most runs wait for something, so that many cost little; those of sync code find their limit in the threads.
+"""
 CONNECTION_SECONDS = 5
 """How long the library waits for a connection, before it hears that the database is away."""
 RECONNECT_SECONDS = 1.0

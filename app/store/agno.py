@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, insert, select
 
 from app.errors import Invalid, NotFound
 from app.store.database import Transaction
@@ -19,6 +19,7 @@ _imports = table_of(ImportTable)
 _GET = Statement(
     select(_imports).where(_imports.c.tenant_id == bindparam("tenant"), _imports.c.source == bindparam("table"))
 )
+_INSERT = Statement(insert(_imports))
 _TABLES = {
     "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table'",
     "postgresql": "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()",
@@ -94,7 +95,7 @@ def imported(transaction: Transaction, tenant: str, table: str) -> bool:
 
 def mark_imported(transaction: Transaction, tenant: str, table: str, *, at: datetime) -> None:
     """Remember that a table of this database has been taken over."""
-    transaction.execute(_imports.insert().values(tenant_id=tenant, source=table, imported_at=at))
+    transaction.run(_INSERT, {"tenant_id": tenant, "source": table, "imported_at": at})
 
 
 def foreign_tables(transaction: Transaction) -> set[str]:

@@ -4,10 +4,10 @@ Work is a plain function of a transaction, so no transaction can be held across 
 else that waits. On SQLite it runs on the event loop's own thread: a small commit costs less than handing it to another.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Executable
+from sqlalchemy import Dialect
 
 from app.errors import ConfigurationError
 from app.store.statements import Statement
@@ -17,48 +17,72 @@ Record = dict[str, Any]
 """A row by the names of its columns."""
 
 
+class Driver(Protocol):
+    """A connection as its driver gives it, with the one dialect that its statements are compiled for."""
+
+    dialect: Dialect
+
+    def rows(self, sql: str, parameters: Any) -> list[Any]:
+        """All rows that the statement gives."""
+
+    def row(self, sql: str, parameters: Any) -> Any | None:
+        """The first row that the statement gives, None when there is none."""
+
+    def run(self, sql: str, parameters: Any) -> int:
+        """Run a statement that gives no rows; how many it has changed."""
+
+    def add(self, sql: str, parameters: Any, table: str) -> None:
+        """Insert into, or update, this one table, at the latest before anything else is asked or committed."""
+
+    def run_many(self, sql: str, rows: Sequence[Any]) -> None:
+        """Run a statement once for each of the rows of parameters."""
+
+
 class Transaction:
     """What work gets: statements to run, and a promise of what happens once they are committed."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._driver = connection.connection
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
         self._actions: list[Callable[[], object]] = []
-        self.dialect = connection.dialect.name
+        self.dialect = driver.dialect.name
         self.commit_asked = False
         """Whether the database may have committed it, whatever becomes of the connection."""
 
     def one(self, statement: Statement, parameters: Mapping[str, Any]) -> Record | None:
         """The first row that the statement gives, None when there is none."""
-        compiled = statement.compiled(self._connection.dialect)
-        cursor = self._executed(compiled.sql, compiled.parameters(parameters))
-        row = cursor.fetchone()
-        cursor.close()  # whatever SQLite has not stepped to its end would keep the transaction open
+        compiled = statement.compiled(self._driver.dialect)
+        row = self._driver.row(compiled.sql, compiled.parameters(parameters))
         return None if row is None else compiled.record(row)
 
     def all(self, statement: Statement, parameters: Mapping[str, Any]) -> list[Record]:
         """The rows that the statement gives."""
-        compiled = statement.compiled(self._connection.dialect)
-        cursor = self._executed(compiled.sql, compiled.parameters(parameters))
-        return [compiled.record(row) for row in cursor.fetchall()]
+        compiled = statement.compiled(self._driver.dialect)
+        return [compiled.record(row) for row in self._driver.rows(compiled.sql, compiled.parameters(parameters))]
 
     def run(self, statement: Statement, parameters: Mapping[str, Any]) -> None:
-        """Run a statement that gives no rows."""
-        compiled = statement.compiled(self._connection.dialect)
-        self._executed(compiled.sql, compiled.parameters(parameters))
+        """Run a statement that gives no rows, an insert or an update perhaps together with others that follow."""
+        compiled = statement.compiled(self._driver.dialect)
+        if compiled.adds_to is None:
+            self._driver.run(compiled.sql, compiled.parameters(parameters))
+        else:
+            self._driver.add(compiled.sql, compiled.parameters(parameters), compiled.adds_to)
 
-    def execute(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> CursorResult[Any]:
-        """Run a statement by SQLAlchemy: one that is made for the occasion, or seldom run."""
-        return self._connection.execute(statement, parameters)
+    def count(self, statement: Statement, parameters: Mapping[str, Any]) -> int:
+        """Run a statement that gives no rows; how many it has changed."""
+        compiled = statement.compiled(self._driver.dialect)
+        return self._driver.run(compiled.sql, compiled.parameters(parameters))
 
-    def driver(self, statements: Mapping[str, str], parameters: Any) -> list[Any]:
+    def driver(self, statements: Mapping[str, str], parameters: Sequence[Any]) -> list[Any]:
         """Run the dialect's one of the statements as it is, and give its rows as tuples."""
-        cursor = self._executed(statements[self.dialect], parameters)
-        return [] if cursor.description is None else list(cursor.fetchall())
+        return self._driver.rows(statements[self.dialect], parameters)
 
-    def driver_many(self, statement: str, rows: list[Any]) -> None:
+    def driver_add(self, statements: Mapping[str, str], parameters: Sequence[Any], *, table: str) -> None:
+        """Run the dialect's one of the statements, which adds to this table, perhaps with others that follow."""
+        self._driver.add(statements[self.dialect], parameters, table)
+
+    def driver_many(self, statement: str, rows: Sequence[Any]) -> None:
         """Run a statement of the driver's once for each of the rows."""
-        self._driver.cursor().executemany(statement, rows)
+        self._driver.run_many(statement, rows)
 
     def after_commit(self, action: Callable[[], object]) -> None:
         """Do this when, and only when, the transaction has been committed; it may not fail."""
@@ -68,11 +92,6 @@ class Transaction:
         """Called by the database, once."""
         for action in self._actions:
             action()
-
-    def _executed(self, sql: str, parameters: Any) -> Any:
-        cursor = self._driver.cursor()
-        cursor.execute(sql, parameters)
-        return cursor
 
 
 Work = Callable[[Transaction], Result]

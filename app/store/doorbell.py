@@ -8,9 +8,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import psycopg
+import asyncpg
 
-from app.store.database import driver_url
+from app.store.postgres import BROKEN, CONNECTION_SECONDS, asyncpg_url
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Doorbell:
 
     def __init__(self, url: str, heard: Callable[[str], None]) -> None:
         """`heard` is called with the id of each run that another process, or this one, has rung for."""
-        self._url = driver_url(url)
+        self._url = asyncpg_url(url)
         self._heard = heard
         self._changed: dict[str, None] = {}
         self._waiting = asyncio.Event()
@@ -41,34 +41,30 @@ class Doorbell:
         """Listen and ring until cancelled, over as many connections as it takes."""
         while True:
             try:
-                async with (
-                    await self._connect() as listening,
-                    await self._connect() as ringing,
-                    asyncio.TaskGroup() as both,
-                ):
-                    both.create_task(self._listen(listening))
-                    both.create_task(self._ring(ringing))
-            except* psycopg.Error as errors:
-                logger.warning("doorbell_lost", extra={"error": str(errors.exceptions[0])})
+                await self._serve(await asyncpg.connect(self._url, timeout=CONNECTION_SECONDS))
+            except BROKEN as error:
+                logger.warning("doorbell_lost", extra={"error": str(error) or type(error).__name__})
             await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def _connect(self) -> psycopg.AsyncConnection:
-        return await psycopg.AsyncConnection.connect(self._url, autocommit=True)
+    async def _serve(self, connection: asyncpg.Connection) -> None:
+        connection.add_termination_listener(lambda _connection: self._waiting.set())
+        try:
+            await connection.add_listener(CHANNEL, self._hear)
+            while True:
+                await self._waiting.wait()
+                self._waiting.clear()
+                changed, self._changed = list(self._changed), {}
+                for payload in _payloads(changed):
+                    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
+                if connection.is_closed():
+                    raise asyncpg.ConnectionDoesNotExistError("the connection was closed")
+                await asyncio.sleep(RING_SECONDS)
+        finally:
+            connection.terminate()
 
-    async def _listen(self, connection: psycopg.AsyncConnection) -> None:
-        await connection.execute(f"LISTEN {CHANNEL}".encode())
-        async for notice in connection.notifies():
-            for run_id in notice.payload.split(","):
-                self._heard(run_id)
-
-    async def _ring(self, connection: psycopg.AsyncConnection) -> None:
-        while True:
-            await self._waiting.wait()
-            self._waiting.clear()
-            changed, self._changed = list(self._changed), {}
-            for payload in _payloads(changed):
-                await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, payload))
-            await asyncio.sleep(RING_SECONDS)
+    def _hear(self, _connection: asyncpg.Connection, _process_id: int, _channel: str, payload: str) -> None:
+        for run_id in payload.split(","):
+            self._heard(run_id)
 
 
 def _payloads(run_ids: list[str]) -> list[str]:

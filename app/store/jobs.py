@@ -13,7 +13,7 @@ _NAMES = [column.name for column in table_of(RunTable).columns]
 _RUN_COLUMNS = ", ".join(f"runs.{name}" for name in _NAMES)
 _DEFER = {
     "postgresql": (
-        "SELECT procrastinate_defer_jobs_v1(ARRAY[ROW(%s, %s, 0, NULL, NULL, %s::jsonb, NULL)]"
+        "SELECT procrastinate_defer_jobs_v1(ARRAY[ROW($1::text, $2::text, 0, NULL, NULL, $3::jsonb, NULL)]"
         "::procrastinate_job_to_defer_v1[])"
     )
 }
@@ -21,26 +21,30 @@ _DEAD = {
     "postgresql": (
         # The tenant is what leads into the index: without it every run there ever was is read, once a second.
         f"SELECT {_RUN_COLUMNS} FROM runs"  # noqa: S608
-        " WHERE tenant_id = %s AND status = 'running' AND NOT EXISTS (SELECT 1 FROM workers"
-        " WHERE workers.worker_id = runs.worker_id AND heartbeat_at > now() - make_interval(secs => %s))"
+        " WHERE tenant_id = $1 AND status = 'running' AND NOT EXISTS (SELECT 1 FROM workers"
+        " WHERE workers.worker_id = runs.worker_id AND heartbeat_at > now() - make_interval(secs => $2))"
         " ORDER BY run_id FOR NO KEY UPDATE OF runs SKIP LOCKED"
     )
 }
 _STRANDED = {
     "postgresql": (
-        f"SELECT {_RUN_COLUMNS} FROM runs JOIN sessions USING (tenant_id, session_id)"  # noqa: S608
-        " WHERE runs.status = 'queued' AND sessions.active_run_id = runs.run_id AND NOT EXISTS ("
-        "  SELECT 1 FROM procrastinate_jobs AS job WHERE job.queue_name = %s AND job.args->>'run_id' = runs.run_id"
-        "  AND (job.status = 'todo' OR (job.status = 'doing' AND EXISTS (SELECT 1 FROM procrastinate_workers AS worker"
-        "   WHERE worker.id = job.worker_id AND worker.last_heartbeat > now() - make_interval(secs => %s)))))"
+        # The jobs are read once and hashed: for each run anew would be as many times as there are jobs.
+        "WITH alive AS MATERIALIZED ("  # noqa: S608
+        "  SELECT coalesce(job.args->>'run_id', '') AS run_id FROM procrastinate_jobs AS job"
+        "  WHERE job.queue_name = $1 AND (job.status = 'todo' OR (job.status = 'doing' AND EXISTS ("
+        "   SELECT 1 FROM procrastinate_workers AS worker WHERE worker.id = job.worker_id"
+        "   AND worker.last_heartbeat > now() - make_interval(secs => $2)))))"
+        f" SELECT {_RUN_COLUMNS} FROM runs JOIN sessions USING (tenant_id, session_id)"
+        " WHERE runs.status = 'queued' AND sessions.active_run_id = runs.run_id"
+        " AND runs.run_id NOT IN (SELECT run_id FROM alive)"
         " FOR NO KEY UPDATE OF runs SKIP LOCKED"
     )
 }
 _SWEEP = {
     "postgresql": (
-        "DELETE FROM procrastinate_jobs AS job WHERE job.queue_name = %s AND job.status = 'doing' AND NOT EXISTS ("
+        "DELETE FROM procrastinate_jobs AS job WHERE job.queue_name = $1 AND job.status = 'doing' AND NOT EXISTS ("
         " SELECT 1 FROM procrastinate_workers AS worker WHERE worker.id = job.worker_id"
-        " AND worker.last_heartbeat > now() - make_interval(secs => %s))"
+        " AND worker.last_heartbeat > now() - make_interval(secs => $2))"
     )
 }
 

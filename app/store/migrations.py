@@ -4,17 +4,17 @@ import re
 from functools import cache
 from pathlib import Path
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine
 from sqlalchemy.exc import DatabaseError
 
 from app.errors import ConfigurationError
 from app.store.database import Transaction, check_url, sync_url
-from app.store.refusals import unavailable
+from app.store.refusals import DriverErrors, unavailable
 from app.store.sqlite import sqlite_engine
 
 _REVISION = re.compile(r'^revision(?:: str)? = "(\w+)"', re.MULTILINE)
 _DOWN = re.compile(r'^down_revision(?:: [^=]+)? = "(\w+)"', re.MULTILINE)
-_CURRENT = text("SELECT version_num FROM alembic_version")
+_CURRENT = "SELECT version_num FROM alembic_version"
 
 
 def migrations_folder() -> Path:
@@ -45,8 +45,7 @@ def current_revision(transaction: Transaction) -> str | None:
     ((count,),) = transaction.driver(exists, ())
     if not count:
         return None
-    revision: str | None = transaction.execute(_CURRENT).scalar_one_or_none()
-    return revision
+    return next((revision for (revision,) in transaction.driver(dict.fromkeys(exists, _CURRENT), ())), None)
 
 
 def migrate(url: str, revision: str = "head") -> None:
@@ -68,7 +67,9 @@ def migrate(url: str, revision: str = "head") -> None:
             f"the database is not this version's (head {head_revision()}): {error}; a newer Millstream made it"
         ) from None
     except DatabaseError as error:
-        refusal = unavailable(error.orig, engine.dialect.loaded_dbapi)
+        driver = engine.dialect.loaded_dbapi
+        kinds = DriverErrors(value=(driver.DataError,), absence=(driver.OperationalError, driver.InterfaceError))
+        refusal = unavailable(error.orig, kinds)
         reason = error.orig if refusal is None else refusal.message
         raise ConfigurationError(f"the database could not be migrated: {reason}") from error
     finally:

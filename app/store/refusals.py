@@ -3,9 +3,7 @@
 import logging
 import sqlite3
 import time
-from typing import Any
-
-from sqlalchemy.exc import DBAPIError
+from typing import NamedTuple
 
 from app.errors import Invalid, MillstreamError, Unavailable
 
@@ -20,6 +18,15 @@ _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE, "53100"}
 _READ_ONLY = {sqlite3.SQLITE_READONLY, "25006"}
 
 
+class DriverErrors(NamedTuple):
+    """What a driver raises, by what it means."""
+
+    value: tuple[type[BaseException], ...]
+    """The database cannot hold a value."""
+    absence: tuple[type[BaseException], ...]
+    """The database does not answer, or not now."""
+
+
 class Refusals:
     """Turns the errors of one database into ours, and tells the log of those that last."""
 
@@ -29,14 +36,13 @@ class Refusals:
         self._said_at: float | None = None
         self._untold = 0
 
-    def of(self, error: BaseException, dbapi: Any) -> MillstreamError | None:
-        """Our error for one of the driver's, `dbapi`, or of SQLAlchemy's; None where the database has not refused."""
-        origin = error.orig if isinstance(error, DBAPIError) else error
-        if isinstance(origin, dbapi.DataError):
-            return Invalid(f"the database cannot hold a value of this request: {origin}", code="invalid_value")
-        refusal = unavailable(origin, dbapi)
+    def of(self, error: BaseException, kinds: DriverErrors) -> MillstreamError | None:
+        """Our error for one of a driver's; None where the database has not refused."""
+        if isinstance(error, kinds.value):
+            return Invalid(f"the database cannot hold a value of this request: {error}", code="invalid_value")
+        refusal = unavailable(error, kinds)
         if refusal is not None:
-            self._tell(refusal, origin)
+            self._tell(refusal, error)
         return refusal
 
     def _tell(self, refusal: Unavailable, error: BaseException | None) -> None:
@@ -59,7 +65,7 @@ def no_room(reason: str) -> Unavailable:
     )
 
 
-def unavailable(error: BaseException | None, dbapi: Any) -> Unavailable | None:
+def unavailable(error: BaseException | None, kinds: DriverErrors) -> Unavailable | None:
     """What an error of the driver's says about the database; None where it is about the statement."""
     number = _number(error)
     if number in _FULL:
@@ -71,7 +77,7 @@ def unavailable(error: BaseException | None, dbapi: Any) -> Unavailable | None:
             code="database_read_only",
             retry_after_seconds=ROOM_SECONDS,
         )
-    if isinstance(error, dbapi.OperationalError | dbapi.InterfaceError):
+    if isinstance(error, kinds.absence):
         return Unavailable(f"the database does not answer: {error}; try again", code="database_unavailable")
     return None
 

@@ -8,16 +8,16 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import Integer, bindparam, delete, func, select, update
 
 from app.store.database import Transaction
+from app.store.statements import Statement, among
 from app.store.tables import EventTable, RunTable, table_of
 
 _runs = table_of(RunTable)
 _events = table_of(EventTable)
-_THESE = (_runs.c.tenant_id == bindparam("tenant")) & _runs.c.run_id.in_(bindparam("runs", expanding=True))
 # Several processes look; each takes what no other is just taking. The condition is that of ix_runs_retention.
-_DUE = (
+_DUE = Statement(
     select(_runs.c.run_id)
     .where(
         _runs.c.tenant_id == bindparam("tenant"),
@@ -26,37 +26,54 @@ _DUE = (
         _runs.c.events_gone_at.is_(None),
     )
     .order_by(_runs.c.finished_at)
-    .limit(bindparam("count"))
+    .limit(bindparam("count", type_=Integer))
     .with_for_update(key_share=True, skip_locked=True)
 )
 _LAST = select(func.max(_events.c.sequence)).where(
     _events.c.tenant_id == _runs.c.tenant_id, _events.c.run_id == _runs.c.run_id
 )
-_ANNOUNCE = (
-    update(_runs)
-    .where(_THESE)
-    .values(events_gone_upto=func.coalesce(_runs.c.events_gone_upto, _LAST.scalar_subquery(), 0))
-    .returning(_runs.c.run_id, _runs.c.events_gone_upto)
+_ANNOUNCE = Statement(
+    {
+        dialect: update(_runs)
+        .where(_runs.c.tenant_id == bindparam("tenant"), these)
+        .values(events_gone_upto=func.coalesce(_runs.c.events_gone_upto, _LAST.scalar_subquery(), 0))
+        .returning(_runs.c.run_id, _runs.c.events_gone_upto)
+        for dialect, these in among(_runs.c.run_id, "runs").items()
+    }
 )
-_FIRST = select(func.min(_events.c.sequence)).where(
-    _events.c.tenant_id == bindparam("tenant"), _events.c.run_id == bindparam("run")
+_FIRST = Statement(
+    select(func.min(_events.c.sequence).label("first")).where(
+        _events.c.tenant_id == bindparam("tenant"), _events.c.run_id == bindparam("run")
+    )
 )
-_REMOVE = delete(_events).where(
-    _events.c.tenant_id == bindparam("tenant"), _events.c.run_id.in_(bindparam("runs", expanding=True))
+_REMOVE = Statement(
+    {
+        dialect: delete(_events).where(_events.c.tenant_id == bindparam("tenant"), these)
+        for dialect, these in among(_events.c.run_id, "runs").items()
+    }
 )
-_REMOVE_UPTO = delete(_events).where(
-    _events.c.tenant_id == bindparam("tenant"),
-    _events.c.run_id == bindparam("run"),
-    _events.c.sequence <= bindparam("upto"),
+_REMOVE_UPTO = Statement(
+    delete(_events).where(
+        _events.c.tenant_id == bindparam("tenant"),
+        _events.c.run_id == bindparam("run"),
+        _events.c.sequence <= bindparam("upto"),
+    )
 )
-_CLOSE = update(_runs).where(_THESE).values(events_gone_at=bindparam("at", type_=_runs.c.events_gone_at.type))
-_LOCK_SESSION = (
+_CLOSE = Statement(
+    {
+        dialect: update(_runs)
+        .where(_runs.c.tenant_id == bindparam("tenant"), these)
+        .values(events_gone_at=bindparam("at", type_=_runs.c.events_gone_at.type))
+        for dialect, these in among(_runs.c.run_id, "runs").items()
+    }
+)
+_LOCK_SESSION = Statement(
     select(_runs.c.run_id)
     .where(_runs.c.tenant_id == bindparam("tenant"), _runs.c.session_id == bindparam("session"))
     .order_by(_runs.c.run_id)
     .with_for_update()
 )
-_FIRST_GONE = (
+_FIRST_GONE = Statement(
     select(_runs.c.run_id)
     .where(
         _runs.c.tenant_id == bindparam("tenant"),
@@ -69,7 +86,7 @@ _FIRST_GONE = (
 )
 _GONE_UPTO = {
     "sqlite": "SELECT events_gone_upto FROM runs WHERE tenant_id = ? AND run_id = ?",
-    "postgresql": "SELECT events_gone_upto FROM runs WHERE tenant_id = %s AND run_id = %s",
+    "postgresql": "SELECT events_gone_upto FROM runs WHERE tenant_id = $1 AND run_id = $2",
 }
 
 
@@ -83,32 +100,34 @@ class DueRun(NamedTuple):
 
 def take_due_runs(transaction: Transaction, tenant: str, *, before: datetime, count: int) -> list[DueRun]:
     """Some of the runs that ended before, oldest first, locked, and from this transaction's commit on unreadable."""
-    due = list(transaction.execute(_DUE, {"tenant": tenant, "before": before, "count": count}).scalars())
-    if not due:
+    rows = transaction.all(_DUE, {"tenant": tenant, "before": before, "count": count})
+    if not rows:
         return []
-    last = {row.run_id: row.events_gone_upto for row in transaction.execute(_ANNOUNCE, {"tenant": tenant, "runs": due})}
+    due = [row["run_id"] for row in rows]
+    announced = transaction.all(_ANNOUNCE, {"tenant": tenant, "runs": due})
+    last = {row["run_id"]: row["events_gone_upto"] for row in announced}
     return [DueRun(run_id, last[run_id]) for run_id in due]
 
 
 def first_sequence(transaction: Transaction, tenant: str, run: str) -> int | None:
     """The number of the oldest of the run's events that is still there."""
-    first: int | None = transaction.execute(_FIRST, {"tenant": tenant, "run": run}).scalar_one()
-    return first
+    row = transaction.one(_FIRST, {"tenant": tenant, "run": run})
+    return None if row is None else row["first"]
 
 
 def remove_events(transaction: Transaction, tenant: str, runs: Collection[str]) -> int:
     """Remove all events of the runs; how many there were."""
-    return transaction.execute(_REMOVE, {"tenant": tenant, "runs": list(runs)}).rowcount
+    return transaction.count(_REMOVE, {"tenant": tenant, "runs": list(runs)})
 
 
 def remove_events_upto(transaction: Transaction, tenant: str, run: str, upto: int) -> int:
     """Remove the run's events up to a number; how many there were."""
-    return transaction.execute(_REMOVE_UPTO, {"tenant": tenant, "run": run, "upto": upto}).rowcount
+    return transaction.count(_REMOVE_UPTO, {"tenant": tenant, "run": run, "upto": upto})
 
 
 def close_runs(transaction: Transaction, tenant: str, runs: Collection[str], *, at: datetime) -> None:
     """Note that nothing is left of the runs' events."""
-    transaction.execute(_CLOSE, {"tenant": tenant, "runs": list(runs), "at": at})
+    transaction.run(_CLOSE, {"tenant": tenant, "runs": list(runs), "at": at})
 
 
 def gone_upto(transaction: Transaction, tenant: str, run: str) -> int | None:
@@ -124,13 +143,11 @@ def is_kept(transaction: Transaction, tenant: str, run: str) -> bool:
 
 def first_gone_run(transaction: Transaction, tenant: str, session: str, *, ordinal: int) -> str | None:
     """The first run of the session, after one, whose events can no longer be read."""
-    found: str | None = transaction.execute(
-        _FIRST_GONE, {"tenant": tenant, "session": session, "after": ordinal}
-    ).scalar_one_or_none()
-    return found
+    row = transaction.one(_FIRST_GONE, {"tenant": tenant, "session": session, "after": ordinal})
+    return None if row is None else row["run_id"]
 
 
 def lock_session_runs(transaction: Transaction, tenant: str, session: str) -> None:
     """Keep others off the session's runs before their events are deleted: a run is locked before its events."""
     if transaction.dialect == "postgresql":
-        transaction.execute(_LOCK_SESSION, {"tenant": tenant, "session": session})
+        transaction.all(_LOCK_SESSION, {"tenant": tenant, "session": session})

@@ -1,12 +1,13 @@
 """The rows of runs."""
 
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, select, union_all, update
+from sqlalchemy import ColumnElement, Integer, bindparam, func, insert, literal_column, select, union_all, update
 
 from app.store.database import Transaction
-from app.store.statements import Statement
+from app.store.statements import Statement, among
 from app.store.tables import RunRow, RunTable, SessionTable, table_of
 from app.workflow.status import RunStatus
 
@@ -138,6 +139,9 @@ _LIVE = Statement(
             _runs.c.status != _QUEUED,
         ),
     ).order_by("ordinal")
+)
+_WITH_ORDINALS = Statement(
+    {dialect: select(_runs).where(_OF_A_SESSION, of) for dialect, of in among(_runs.c.ordinal, "ordinals").items()}
 )
 _READY = Statement(
     select(_runs)
@@ -272,9 +276,8 @@ def live_runs(transaction: Transaction, tenant: str, session: str) -> list[RunRo
 
 def runs_with_ordinals(transaction: Transaction, tenant: str, session: str, ordinals: list[int]) -> list[RunRow]:
     """Some of the session's runs, by their numbers."""
-    statement = select(_runs).where(_runs.c.tenant_id == tenant, _runs.c.session_id == session)
-    rows = transaction.execute(statement.where(_runs.c.ordinal.in_(ordinals)))
-    return [RunRow.of(dict(row._mapping)) for row in rows]
+    rows = transaction.all(_WITH_ORDINALS, {"tenant": tenant, "session": session, "ordinals": ordinals})
+    return [RunRow.of(row) for row in rows]
 
 
 def ready_runs(transaction: Transaction, tenant: str) -> list[RunRow]:
@@ -286,10 +289,18 @@ def list_runs(
     transaction: Transaction, tenant: str, *, filters: dict[str, Any], before: str | None, limit: int
 ) -> list[RunRow]:
     """Runs with the columns given, newest first, those made before the cursor's."""
-    statement = select(_runs).where(_runs.c.tenant_id == tenant)
-    for column, value in filters.items():
-        statement = statement.where(_runs.c[column] == value)
-    if before is not None:
-        statement = statement.where(_runs.c.run_id < before)
-    statement = statement.order_by(_runs.c.run_id.desc()).limit(limit)
-    return [RunRow.of(dict(row._mapping)) for row in transaction.execute(statement)]
+    parameters = {"tenant": tenant, "before": before, "count": limit} | filters
+    if before is None:
+        del parameters["before"]
+    return [RunRow.of(row) for row in transaction.all(_list_of(tuple(filters), paged=before is not None), parameters)]
+
+
+@cache
+def _list_of(filters: tuple[str, ...], *, paged: bool) -> Statement:
+    """Compiled once for each choice of filters."""
+    statement = select(_runs).where(_runs.c.tenant_id == bindparam("tenant"))
+    for column in filters:
+        statement = statement.where(_runs.c[column] == bindparam(column))
+    if paged:
+        statement = statement.where(_runs.c.run_id < bindparam("before"))
+    return Statement(statement.order_by(_runs.c.run_id.desc()).limit(bindparam("count", type_=Integer)))

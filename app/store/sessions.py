@@ -1,9 +1,10 @@
 """The rows of sessions."""
 
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, select, tuple_, update
+from sqlalchemy import Integer, Text, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -16,7 +17,8 @@ _sessions = table_of(SessionTable)
 _runs = table_of(RunTable)
 _KEY = (_sessions.c.tenant_id == bindparam("tenant")) & (_sessions.c.session_id == bindparam("session"))
 _GET = Statement(select(_sessions).where(_KEY))
-_LOCK = Statement(select(_sessions).where(_KEY).with_for_update())
+# Against other writers, but not against the look that a change of one of its runs takes at the session's key.
+_LOCK = Statement(select(_sessions).where(_KEY).with_for_update(key_share=True))
 _FENCE = Statement(
     select(_sessions)
     .join_from(
@@ -111,8 +113,8 @@ def save_session(transaction: Transaction, row: SessionRow) -> None:
 
 def update_session(transaction: Transaction, tenant: str, session: str, values: dict[str, Any]) -> None:
     """Set columns of the session."""
-    of_key = (_sessions.c.tenant_id == tenant) & (_sessions.c.session_id == session)
-    transaction.execute(update(_sessions).where(of_key).values(values))
+    parameters = {f"to_{column}": value for column, value in values.items()}
+    transaction.run(_update_of(tuple(values)), {"tenant": tenant, "session": session} | parameters)
 
 
 def delete_session(transaction: Transaction, tenant: str, session: str) -> None:
@@ -129,11 +131,28 @@ def list_sessions(
     limit: int,
 ) -> list[SessionRow]:
     """Sessions with the columns given, newest first, those made before the cursor's."""
-    statement = select(_sessions).where(_sessions.c.tenant_id == tenant)
-    for column, value in filters.items():
-        statement = statement.where(_sessions.c[column] == value)
-    order = tuple_(_sessions.c.created_at, _sessions.c.session_id)
+    parameters: dict[str, Any] = {"tenant": tenant, "count": limit} | filters
     if before is not None:
-        statement = statement.where(order < tuple_(*before))
-    statement = statement.order_by(_sessions.c.created_at.desc(), _sessions.c.session_id.desc()).limit(limit)
-    return [SessionRow.of(dict(row._mapping)) for row in transaction.execute(statement)]
+        parameters |= {"before_at": before[0], "before_id": before[1]}
+    rows = transaction.all(_list_of(tuple(filters), paged=before is not None), parameters)
+    return [SessionRow.of(row) for row in rows]
+
+
+@cache
+def _update_of(columns: tuple[str, ...]) -> Statement:
+    """Compiled once for each choice of columns."""
+    values = {column: bindparam(f"to_{column}", type_=_sessions.c[column].type) for column in columns}
+    return Statement(update(_sessions).where(_KEY).values(values))
+
+
+@cache
+def _list_of(filters: tuple[str, ...], *, paged: bool) -> Statement:
+    """Compiled once for each choice of filters."""
+    statement = select(_sessions).where(_sessions.c.tenant_id == bindparam("tenant"))
+    for column in filters:
+        statement = statement.where(_sessions.c[column] == bindparam(column))
+    if paged:
+        before = tuple_(bindparam("before_at", type_=_sessions.c.created_at.type), bindparam("before_id", type_=Text))
+        statement = statement.where(tuple_(_sessions.c.created_at, _sessions.c.session_id) < before)
+    newest = _sessions.c.created_at.desc(), _sessions.c.session_id.desc()
+    return Statement(statement.order_by(*newest).limit(bindparam("count", type_=Integer)))

@@ -8,16 +8,18 @@ import asyncio
 import shutil
 import sqlite3
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Dialect, Engine, PoolProxiedConnection, create_engine, event
 
 from app.store.database import Result, Transaction, Work
-from app.store.refusals import Refusals, no_room
+from app.store.refusals import DriverErrors, Refusals, no_room
 
 WAL_BYTES = 16 * 1024 * 1024
 """What a write-ahead log keeps of the disk once it has been longer, for a copy being made or a large transaction."""
+SQLITE = DriverErrors(value=(sqlite3.DataError,), absence=(sqlite3.OperationalError, sqlite3.InterfaceError))
 ROOM_BYTES = 4 * 1024 * 1024
 """Less than this is no room: one change of a state of the largest size takes some three times its 1 MiB."""
 MAX_GROUP = 64
@@ -40,6 +42,42 @@ def sqlite_engine(url: str) -> Engine:
     return engine
 
 
+class SqliteDriver:
+    """A connection of the standard library's."""
+
+    def __init__(self, connection: sqlite3.Connection, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self._connection = connection
+
+    def rows(self, sql: str, parameters: Any) -> list[Any]:
+        """All rows that the statement gives."""
+        return self._connection.execute(sql, parameters).fetchall()
+
+    def row(self, sql: str, parameters: Any) -> Any | None:
+        """The first row that the statement gives, None when there is none."""
+        cursor = self._connection.execute(sql, parameters)
+        row = cursor.fetchone()
+        cursor.close()  # whatever SQLite has not stepped to its end would keep the transaction open
+        return row
+
+    def run(self, sql: str, parameters: Any) -> int:
+        """Run a statement that gives no rows; how many it has changed."""
+        return self._connection.execute(sql, parameters).rowcount
+
+    def add(self, sql: str, parameters: Any, table: str) -> None:  # noqa: ARG002  it costs no journey to do it at once
+        """Insert into a table, or update it."""
+        self._connection.execute(sql, parameters)
+
+    def run_many(self, sql: str, rows: Sequence[Any]) -> None:
+        """Run a statement once for each of the rows of parameters."""
+        self._connection.executemany(sql, rows)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether one has been begun and not ended, by us or by SQLite itself."""
+        return self._connection.in_transaction
+
+
 class _Piece(NamedTuple):
     """A piece of work, and who waits for it."""
 
@@ -60,7 +98,8 @@ class SqliteDatabase:
         self._engine = sqlite_engine(url)
         self._folder = Path(self._engine.url.database or "").absolute().parent
         self._refusals = Refusals()
-        self._connection: Connection | None = None
+        self._pooled: PoolProxiedConnection | None = None
+        self._driver: SqliteDriver | None = None
         self._pieces: deque[_Piece] = deque()
 
     async def write(self, work: Work[Result]) -> Result:
@@ -79,16 +118,13 @@ class SqliteDatabase:
 
     async def read(self, work: Work[Result]) -> Result:
         """The work; nobody can write meanwhile."""
-        connection = self._connected()
-        transaction = Transaction(connection)
+        transaction = Transaction(self._connected())
         try:
             result = work(transaction)
         except Exception as error:
-            if (refusal := self._refusals.of(error, sqlite3)) is None:
+            if (refusal := self._refusals.of(error, SQLITE)) is None:
                 raise
             raise refusal from error
-        finally:
-            connection.rollback()
         transaction.committed()
         return result
 
@@ -101,8 +137,8 @@ class SqliteDatabase:
         """Close the file; the last one out folds the write-ahead log into it."""
         while self._pieces:
             self._write_group()
-        if self._connection is not None:
-            self._connection.close()
+        if self._pooled is not None:
+            self._pooled.close()
         self._engine.dispose()
 
     def _write_group(self) -> None:
@@ -126,45 +162,44 @@ class SqliteDatabase:
 
     def _commit(self, pieces: list[_Piece]) -> list[tuple[_Piece, Transaction, Any]]:
         """Those that did their work, with what they returned; the others know by now why they did not."""
-        connection = self._connected()
-        driver: Any = connection.connection.driver_connection
-        ended = []
+        driver, ended = self._connected(), []
         try:
-            driver.execute("BEGIN IMMEDIATE")
+            driver.run("BEGIN IMMEDIATE", ())
             for piece in pieces:
-                transaction = Transaction(connection)
+                transaction = Transaction(driver)
                 if len(pieces) == 1:
                     ended.append((piece, transaction, piece.work(transaction)))
                 elif (result := self._in_savepoint(driver, piece, transaction)) is not None:
                     ended.append((piece, transaction, result.value))
-            driver.execute("COMMIT")
+            driver.run("COMMIT", ())
         except BaseException:
             if driver.in_transaction:
-                driver.execute("ROLLBACK")
+                driver.run("ROLLBACK", ())
             raise
-        finally:
-            connection.rollback()  # of what SQLAlchemy itself began for its own statements; SQLite's is over
         return ended
 
-    def _in_savepoint(self, driver: Any, piece: _Piece, transaction: Transaction) -> "_Returned | None":
+    def _in_savepoint(self, driver: SqliteDriver, piece: _Piece, transaction: Transaction) -> "_Returned | None":
         """What the work returned; None when it failed, which costs the others nothing."""
-        driver.execute("SAVEPOINT piece")
+        driver.run("SAVEPOINT piece", ())
         try:
             returned = _Returned(piece.work(transaction))
         except BaseException as error:
             if not driver.in_transaction:  # SQLite itself gave up on the whole of it, as when the disk is full
                 raise
-            driver.execute("ROLLBACK TO piece")
+            driver.run("ROLLBACK TO piece", ())
             self._fail(piece, error)
             returned = None
-        driver.execute("RELEASE piece")
+        driver.run("RELEASE piece", ())
         return returned
 
     def _fail(self, piece: _Piece, error: BaseException) -> None:
         if not piece.done.done():
-            piece.done.set_exception(self._refusals.of(error, sqlite3) or error)
+            piece.done.set_exception(self._refusals.of(error, SQLITE) or error)
 
-    def _connected(self) -> Connection:
-        if self._connection is None:
-            self._connection = self._engine.connect()
-        return self._connection
+    def _connected(self) -> SqliteDriver:
+        if self._driver is None:
+            self._pooled = self._engine.raw_connection()
+            connection = self._pooled.driver_connection
+            assert isinstance(connection, sqlite3.Connection)
+            self._driver = SqliteDriver(connection, self._engine.dialect)
+        return self._driver

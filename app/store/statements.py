@@ -8,9 +8,43 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Boolean, Dialect, Executable, TypeDecorator
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    ColumnElement,
+    Dialect,
+    Executable,
+    Text,
+    TypeDecorator,
+    any_,
+    bindparam,
+    func,
+    select,
+)
+
+from app.workflow.encoding import encode
 
 Convert = Callable[[Any], Any]
+
+
+class _JsonList(TypeDecorator[list[Any]]):
+    """Several values as one parameter of SQLite's."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: list[Any] | None, dialect: Dialect) -> str:  # noqa: ARG002
+        """To the database."""
+        return encode(value).decode()
+
+
+def among(column: ColumnElement[Any], name: str) -> dict[str, ColumnElement[bool]]:
+    """Whether the column has one of the values of the list that is the parameter: the condition for each database."""
+    listed = func.json_each(bindparam(name, type_=_JsonList())).table_valued("value")
+    return {
+        "sqlite": column.in_(select(listed.c.value)),
+        "postgresql": column == any_(bindparam(name, type_=ARRAY(column.type))),
+    }
 
 
 class Compiled(NamedTuple):
@@ -24,6 +58,8 @@ class Compiled(NamedTuple):
     bind: tuple[tuple[str, Convert], ...]
     columns: tuple[str, ...]
     read: tuple[tuple[int, Convert], ...]
+    adds_to: str | None
+    """The table that an insert or an update is about which looks at no other."""
 
     def parameters(self, given: Mapping[str, Any]) -> Any:
         """The parameters as the driver takes them."""
@@ -69,13 +105,16 @@ def _compile(on: "Executable | Mapping[str, Executable]", dialect: Dialect) -> C
         for place, column in enumerate(returned)
         if _converts(column)
     ]
+    sql = str(compiled)
+    adds = (statement.is_insert or statement.is_update) and "SELECT" not in sql
     return Compiled(
-        sql=str(compiled),
+        sql=sql,
         constants={name: parameter.value for name, parameter in binds.items() if not parameter.required},
         order=None if compiled.positiontup is None else _in_order(compiled.positiontup),
         bind=tuple((name, convert) for name, convert in bind.items() if convert is not None),
         columns=tuple(column.key for column in returned),
         read=tuple((place, convert) for place, convert in read if convert is not None),
+        adds_to=statement.table.name if adds else None,
     )
 
 

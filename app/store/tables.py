@@ -49,8 +49,14 @@ class Instant(TypeDecorator[datetime]):
         return _from_sqlite if dialect.name == "sqlite" else _in_utc
 
 
+_ZONELESS = len("2026-11-22 10:20:30.123456")
+
+
 def _to_sqlite(value: datetime | None) -> str | None:
-    return None if value is None else value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    if value is None:
+        return None
+    utc = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return utc.isoformat(" ", "microseconds")[:_ZONELESS]
 
 
 def _from_sqlite(value: str | None) -> datetime | None:

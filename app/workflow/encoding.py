@@ -45,7 +45,7 @@ def encode(value: Any) -> bytes:
         encoded = orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except (TypeError, RecursionError):
         return orjson.dumps(plain(value))
-    if b"\\u0000" in encoded or (b"null" in encoded and _may_hold_nan(value)) or _is_deep(encoded):
+    if _has_nul(encoded) or (b"null" in encoded and _may_hold_nan(value)) or _is_deep(encoded):
         return orjson.dumps(plain(value))
     return encoded
 
@@ -56,7 +56,7 @@ def encode_text(text: str) -> bytes:
         encoded = orjson.dumps(text)
     except TypeError:
         return encode(text)
-    return encode(text) if b"\\u0000" in encoded else encoded
+    return encode(text) if _has_nul(encoded) else encoded
 
 
 def decode(encoded: bytes | str) -> Any:
@@ -176,6 +176,11 @@ def _may_hold_nan(value: Any) -> bool:
     except Exception:  # the slow path knows better what is wrong with it
         return True
     return b"NaN" in spelled or b"Infinity" in spelled
+
+
+def _has_nul(encoded: bytes) -> bool:
+    """Whether JSON may have an escaped NUL; a single byte is found ten times as fast as six."""
+    return b"\\" in encoded and b"\\u0000" in encoded
 
 
 def _is_deep(encoded: bytes) -> bool:

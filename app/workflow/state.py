@@ -9,7 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from app.errors import Invalid, Unencodable
-from app.workflow.encoding import decode, encode
+from app.workflow.encoding import decode, encode, encode_text
+
+_UNCHANGEABLE = {str, int, float, bool, type(None)}
 
 
 class StateDocument:
@@ -31,7 +33,7 @@ class StateDocument:
         if not all(type(key) is str and key.isprintable() for key in value):
             value = decode(encode(value))  # keys may change or collide: only the encoder of the whole knows
         try:
-            pieces = {key: encode(element) for key, element in value.items()}
+            pieces = {key: self._piece(key, element) for key, element in value.items()}
         except Unencodable:
             encode(value)  # raises it again, with the path from the top
             raise
@@ -57,8 +59,17 @@ class StateDocument:
         return commas_and_braces + sum(len(encode(key)) + 1 + len(piece) for key, piece in self._pieces.items())
 
     def copy(self) -> dict[str, Any]:
-        """A plain dict of the caller's own."""
-        return {key: decode(piece) for key, piece in self._pieces.items()}
+        """A plain dict of the caller's own; what nobody can change is shared."""
+        return {
+            key: value if type(value) in _UNCHANGEABLE else decode(self._pieces[key])
+            for key, value in self.root.items()
+        }
+
+    def _piece(self, key: str, element: Any) -> bytes:
+        """The encoding of a top-level value: the one that is known, where it is the very value of this document."""
+        if type(element) in _UNCHANGEABLE and key in self.root and self.root[key] is element:
+            return self._pieces[key]
+        return encode_text(element) if type(element) is str else encode(element)
 
     def _element(self, key: str, piece: bytes) -> Any:
         return self.root[key] if self._pieces.get(key) == piece else decode(piece)

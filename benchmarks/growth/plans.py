@@ -10,7 +10,7 @@ import psycopg
 from app.store.database import driver_url
 from tests.plans.asking import Asked, ask_everything
 from tests.plans.filling import Filled
-from tests.plans.judging import troubles
+from tests.plans.judging import explaining, troubles
 from tests.plans.statements import Statements, recorded
 from tests.support.server import running
 
@@ -43,7 +43,9 @@ def _on_postgres(database_url: str, statements: Statements) -> Iterator[tuple[fl
     with psycopg.connect(driver_url(database_url), cursor_factory=psycopg.ClientCursor) as connection:
         for shape, (sql, parameters) in statements.of.items():
             if _reads(sql):
-                explained = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}".encode(), parameters).fetchone()
+                explained = connection.execute(
+                    *explaining("EXPLAIN (ANALYZE, FORMAT JSON)", sql, parameters)
+                ).fetchone()
                 assert explained is not None
                 yield float(explained[0][0]["Execution Time"]), shape
                 connection.rollback()

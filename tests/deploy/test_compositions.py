@@ -7,7 +7,7 @@ from tests.deploy.composition import COMPOSITION, SERVICES
 from tests.support.processes import ROOT
 
 CONNECTIONS_PER_PROCESS = 30
-"""A pool of 10, 10 more at peaks, those of the job queue, and the doorbell's two."""
+"""A pool of 10, 10 more at peaks, those of the job queue, and the doorbell's."""
 
 
 def test_without_a_profile_it_is_the_service_on_postgres_after_its_migrations() -> None:

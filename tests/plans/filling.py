@@ -9,11 +9,13 @@ from itertools import islice
 from sqlalchemy import Connection, create_engine, insert
 
 from app import clock
-from app.store.database import Transaction, sync_url
-from app.store.events import NewEvent, append_events
+from app.store.database import sync_url
+from app.store.events import NewEvent
 from app.store.sqlite import sqlite_engine
 from app.store.tables import (
     DEFAULT_TENANT,
+    EventRow,
+    EventTable,
     IdempotencyRow,
     IdempotencyTable,
     RevisionRow,
@@ -76,9 +78,8 @@ def fill(database_url: str, workflow: str, amounts: Amounts) -> Filled:
             _insert(connection, RevisionTable, _revisions(amounts))
             _insert(connection, RunTable, runs)
             _insert(connection, IdempotencyTable, map(_key_of, runs))
-            events = _events([run.run_id for run in runs], amounts)
-            while page := list(islice(events, ROWS_PER_STATEMENT)):
-                append_events(Transaction(connection), page)
+            events = map(_event_row, _events([run.run_id for run in runs], amounts))
+            _insert(connection, EventTable, events)
             connection.commit()
         if not _is_sqlite(database_url):
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -180,6 +181,10 @@ def _events(run_ids: list[str], amounts: Amounts) -> Iterator[NewEvent]:
     each = (amounts.events - amounts.long_events) // (len(run_ids) - 1)
     for run_id in run_ids[1:]:
         yield from _log(run_id, each)
+
+
+def _event_row(event: NewEvent) -> EventRow:
+    return EventRow.of(dict(zip(EventRow.model_fields, event, strict=True)))
 
 
 def _log(run_id: str, count: int) -> Iterator[NewEvent]:

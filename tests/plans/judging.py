@@ -151,9 +151,20 @@ def _on_postgres(database_url: str, statements: Statements, *, small: bool) -> I
             )
         }
         for shape, (sql, parameters) in statements.of.items():
-            row = connection.execute(f"EXPLAIN (FORMAT JSON) {sql}".encode(), parameters).fetchone()
+            row = connection.execute(*explaining("EXPLAIN (FORMAT JSON)", sql, parameters)).fetchone()
             assert row is not None
             yield shape, list(_postgres_accesses(row[0][0]["Plan"], indexes, few=False, filtered=""))
+
+
+def explaining(command: str, sql: str, parameters: Any) -> tuple[bytes, dict[str, Any]]:
+    """The statement after a command, as psycopg wants it: asyncpg's have their parameters as $1, $2 …"""
+    named = re.sub(r"\$(\d+)", r"%(p\1)s", sql.replace("%", "%%"))
+    values = [list(map(_plain, value)) if isinstance(value, tuple) else value for value in parameters or ()]
+    return f"{command} {named}".encode(), {f"p{number}": value for number, value in enumerate(values, 1)}
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, str) else value
 
 
 def _postgres_accesses(

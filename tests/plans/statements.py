@@ -4,9 +4,10 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
-from psycopg import AsyncCursor
+import asyncpg
+import pytest
 from sqlalchemy import Engine, event
 
 _PLANNED = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", re.IGNORECASE)
@@ -33,47 +34,36 @@ class Statements:
 def recorded() -> Iterator[Statements]:
     """What connections that are made meanwhile are asked, with its parameters: a constant may have an index of its own.
 
-    These are the connections that SQLAlchemy makes, whoever speaks over them. What else Postgres is asked shows in its
+    These are the connections of the store. What else Postgres is asked shows in its
     counters, see judging.py.
     """
     found = Statements()
 
-    class SqliteCursor(sqlite3.Cursor):
-        """A cursor that tells what it is asked."""
+    class SqliteConnection(sqlite3.Connection):
+        """A connection that tells what it is asked."""
 
-        def execute(self, sql: str, parameters: Any = (), /) -> Self:
+        def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
             found.add(sql, parameters)
             return super().execute(sql, parameters)
 
-        def executemany(self, sql: str, parameters: Any, /) -> Self:
+        def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
             rows = list(parameters)
             found.add(sql, *rows[:1])
             return super().executemany(sql, rows)
 
-    class SqliteConnection(sqlite3.Connection):
-        """A connection with such cursors."""
+    async def listen(connection: asyncpg.Connection) -> None:
+        connection.add_query_logger(lambda record: found.add(record.query, record.args))
 
-        def cursor(self, factory: Any = SqliteCursor) -> Any:
-            return super().cursor(factory)
-
-    class PostgresCursor(AsyncCursor[Any]):
-        """The same of Postgres."""
-
-        async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
-            found.add(str(query), params)
-            return await super().execute(query, params, **options)
+    def create_pool(*arguments: Any, **options: Any) -> asyncpg.Pool:
+        return asyncpg.create_pool(*arguments, **options, init=listen)
 
     def connect(dialect: Any, _record: Any, arguments: Any, options: dict[str, Any]) -> Any:
         return sqlite3.connect(*arguments, **options, factory=SqliteConnection) if dialect.name == "sqlite" else None
 
-    def connected(connection: Any, _record: Any) -> None:
-        if not isinstance(connection, sqlite3.Connection):
-            connection.driver_connection.cursor_factory = PostgresCursor
-
     event.listen(Engine, "do_connect", connect)
-    event.listen(Engine, "connect", connected)
     try:
-        yield found
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("app.store.postgres.create_pool", create_pool)
+            yield found
     finally:
         event.remove(Engine, "do_connect", connect)
-        event.remove(Engine, "connect", connected)

@@ -4,12 +4,13 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import create_engine, select
 
 from app.store import runs, sessions
-from app.store.database import Transaction
+from app.store.database import Transaction, sync_url
 from app.store.opening import open_database
-from app.store.tables import RunRow, RunTable, SessionRow, SessionTable, table_of
+from app.store.sqlite import sqlite_engine
+from app.store.tables import Row, RunRow, RunTable, SessionRow, SessionTable, table_of
 
 AT = datetime(2026, 11, 22, 10, 20, 30, 123456, UTC)
 ELSEWHERE = timezone(timedelta(hours=5, minutes=30))
@@ -24,6 +25,18 @@ def run(**values: Any) -> RunRow:
     return RunRow(tenant_id="t", run_id="r", workflow="w", session_id=session().session_id, **given)
 
 
+def by_sqlalchemy(database_url: str, table: type[Row]) -> dict[str, Any]:
+    """The table's only row, as SQLAlchemy itself reads it."""
+    engine = (
+        sqlite_engine(database_url) if database_url.startswith("sqlite:") else create_engine(sync_url(database_url))
+    )
+    try:
+        with engine.connect() as connection:
+            return dict(connection.execute(select(table_of(table))).one()._mapping)
+    finally:
+        engine.dispose()
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -35,20 +48,19 @@ def run(**values: Any) -> RunRow:
 async def test_a_row_comes_back_as_it_was_written(database_url: str, values: dict[str, Any]) -> None:
     written = run(**values)
 
-    def work(transaction: Transaction) -> tuple[RunRow | None, dict[str, Any]]:
+    def work(transaction: Transaction) -> RunRow | None:
         assert sessions.insert_session(transaction, session())
         assert not sessions.insert_session(transaction, session())
         runs.insert_run(transaction, written)
-        by_sqlalchemy = transaction.execute(select(table_of(RunTable))).one()
-        return runs.get_run(transaction, "t", "r"), dict(by_sqlalchemy._mapping)
+        return runs.get_run(transaction, "t", "r")
 
     database = open_database(database_url, lease_seconds=10)
     try:
-        read, by_sqlalchemy = await database.write(work)
+        read = await database.write(work)
     finally:
         await database.close()
     assert read is not None
-    assert read.values == by_sqlalchemy == written.values
+    assert read.values == by_sqlalchemy(database_url, RunTable) == written.values
     moments = [value for value in read.values.values() if isinstance(value, datetime)]
     assert all(moment.tzinfo is UTC for moment in moments)
 
@@ -62,8 +74,7 @@ async def test_a_session_counts_arrivals_and_gives_its_turn_once(database_url: s
     database = open_database(database_url, lease_seconds=10)
     try:
         arrived = [await database.write(arriving(run_id)) for run_id in ("a", "b", "c")]
-        stored = await database.read(lambda transaction: transaction.execute(select(table_of(SessionTable))).one())
     finally:
         await database.close()
     assert [(row.run_count, row.active_run_id) for row in arrived] == [(1, "a"), (2, "a"), (3, "a")]
-    assert arrived[-1].values == dict(stored._mapping)
+    assert arrived[-1].values == by_sqlalchemy(database_url, SessionTable)
