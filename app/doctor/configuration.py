@@ -68,7 +68,7 @@ def check_descriptors(settings: Settings, soft_limit: int | None = None) -> Find
     if limit != resource.RLIM_INFINITY and limit < needed:
         return warning(
             "descriptors",
-            f"a process started from here may have {limit} files open, and {settings.max_streams} streams need {needed}",
+            f"a process started from here may have {limit} files open; {settings.max_streams} streams need {needed}",
             f"raise the limit (ulimit -n {needed}, LimitNOFILE={needed}), or lower MILLSTREAM_MAX_STREAMS",
         )
     return ok("descriptors", f"a process started from here may have {limit} files open")

@@ -37,7 +37,7 @@ def check_left(work: Work, settings: Settings) -> Finding:
     remedy = (
         "start `millstream serve`, which goes on with them"
         if settings.embedded
-        else "start a process: each looks for such runs once a second; look for `watch_failed` in the log of those there are"
+        else "start a process, each of which looks for such runs; those that there are may log why they do not"
     )
     return wrong("left runs", f"{work.left} runs belong to a process that is not alive", remedy)
 

@@ -102,8 +102,7 @@ def inspect_sqlite(url: str) -> SqliteFacts:
     try:
         with closing(sqlite3.connect(_read_only(file), uri=True, timeout=CONNECT_SECONDS)) as connection:
             ask: Ask = lambda query: connection.execute(query, {"stuck": STUCK_SECONDS}).fetchall()  # noqa: E731
-            ((mode,),) = ask("PRAGMA journal_mode")
-            return SqliteFacts(**facts, journal_mode=mode, work=_work_on_sqlite(ask))
+            return SqliteFacts(**facts, journal_mode=_journal_mode(file), work=_work_on_sqlite(ask))
     except sqlite3.Error as error:
         raise Unreachable(f"{file} cannot be read: {error}") from None
 
@@ -112,6 +111,13 @@ def _read_only(file: Path) -> str:
     """Without its log nobody has the file open, and looking is not to leave one behind."""
     logged = file.with_name(f"{file.name}-wal").exists()
     return f"{file.as_uri()}?mode=ro" if logged else f"{file.as_uri()}?mode=ro&immutable=1"
+
+
+def _journal_mode(file: Path) -> str:
+    """From the file's own header: a connection that takes the file for one that never changes would not say."""
+    with file.open("rb") as opened:
+        versions = opened.read(20)[18:]
+    return "wal" if versions == b"\x02\x02" else "rollback"
 
 
 def filesystem_of(folder: Path, mounts: Path) -> str:
@@ -135,12 +141,11 @@ _STUCK = (
 )
 _STUCK_ON_SQLITE = _STUCK + "(julianday('now') - julianday(runs.created_at)) * 86400 > :stuck"
 _STUCK_ON_POSTGRES = _STUCK + "runs.created_at < now() - make_interval(secs => %(stuck)s)"
-_ALIVE = "workers.heartbeat_at > now() - make_interval(secs => %(silence)s)"
-_LIVE_WORKERS = "SELECT count(*) FROM workers WHERE " + _ALIVE
-_SILENT_WORKERS = "SELECT count(*) FROM workers WHERE NOT " + _ALIVE
+_LIVE_WORKERS = "SELECT count(*) FROM workers WHERE heartbeat_at > now() - make_interval(secs => %(silence)s)"
+_SILENT_WORKERS = "SELECT count(*) FROM workers WHERE heartbeat_at <= now() - make_interval(secs => %(silence)s)"
 _LEFT_RUNS = (
-    "SELECT count(*) FROM runs WHERE status = 'running' AND NOT EXISTS"
-    " (SELECT 1 FROM workers WHERE workers.worker_id = runs.worker_id AND " + _ALIVE + ")"
+    "SELECT count(*) FROM runs WHERE status = 'running' AND NOT EXISTS (SELECT 1 FROM workers"
+    " WHERE workers.worker_id = runs.worker_id AND heartbeat_at > now() - make_interval(secs => %(silence)s))"
 )
 
 
