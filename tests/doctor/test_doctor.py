@@ -71,6 +71,11 @@ async def call(folder: Path, *words: str, **settings: Any) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+def names(folder: Path) -> list[str]:
+    """The files of a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 def wrong(findings: Findings) -> set[str]:
     """The checks that found something wrong."""
     return {check for check, finding in findings.items() if finding["verdict"] == "wrong"}
@@ -94,7 +99,7 @@ async def test_a_setting_that_is_misspelt(tmp_path: Path) -> None:
     code, found = await doctor(tmp_path, database_ulr="sqlite:///x.db")
     assert (code, wrong(found)) == (1, {"settings"})
     assert "MILLSTREAM_DATABASE_ULR (MILLSTREAM_DATABASE_URL is meant?)" in found["settings"]["detail"]
-    assert os.listdir(tmp_path) == [], "looking leaves nothing behind"
+    assert names(tmp_path) == [], "looking leaves nothing behind"
 
 
 async def test_a_setting_that_is_wrong(tmp_path: Path) -> None:
@@ -336,10 +341,10 @@ def wait_for_port(port: int, process: "subprocess.Popen[bytes]") -> None:
 
 async def test_looking_changes_nothing(database_url: str, tmp_path: Path) -> None:
     """Also while the service runs: nothing is written, and no lock is taken that its next start would miss."""
-    before = sorted(os.listdir(tmp_path))
+    before = names(tmp_path)
     if database_url.startswith("sqlite"):
         assert inspect_sqlite(database_url).journal_mode == "wal"
     else:
         assert inspect_postgres(database_url, lease_seconds=10).hears
-    assert sorted(os.listdir(tmp_path)) == before
+    assert names(tmp_path) == before
     assert query(database_url, "SELECT * FROM workers") == []
