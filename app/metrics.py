@@ -46,7 +46,7 @@ class Metrics:
         self._keep_process(registry)
         # Asked for once: to find a child by its labels costs more than to count. And they are there from zero on, so
         # that the first run is seen as a rise.
-        names = [*self._workflows, UNREGISTERED]
+        names = self._workflows
         self._start = {name: self._started.labels(name).inc for name in names}
         self._took = {name: self._run_seconds.labels(name).observe for name in names}
         self._end = {(name, end): self._finished.labels(name, end).inc for name in names for end in OUTCOMES}
@@ -121,11 +121,16 @@ class Metrics:
 
     def run_started(self, workflow: str) -> None:
         """A run has been accepted."""
-        self._start[self._known(workflow)]()
+        if workflow in self._workflows:
+            self._start[workflow]()
+        else:
+            self._started.labels(UNREGISTERED).inc()
 
     def run_finished(self, workflow: str, status: str, seconds: float | None) -> None:
         """A run has ended, and took so long from its first start, if it had one."""
-        workflow = self._known(workflow)
+        if workflow not in self._workflows:
+            self._finished.labels(UNREGISTERED, status).inc()
+            return
         self._end[workflow, status]()
         if seconds is not None:
             self._took[workflow](seconds)
@@ -151,6 +156,3 @@ class Metrics:
     def render(self) -> tuple[bytes, str]:
         """The text that Prometheus reads, and its media type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
-
-    def _known(self, workflow: str) -> str:
-        return workflow if workflow in self._workflows else UNREGISTERED

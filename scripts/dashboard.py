@@ -28,6 +28,7 @@ DASHBOARD = ROOT / "deploy" / "grafana" / "millstream.json"
 PICTURE = ROOT / "docs" / "dashboard.svg"
 RATE_INTERVAL = "10s"
 READY_SECONDS = 40
+DAWDLES_SECONDS = 8
 
 WORKFLOWS = '''
 import asyncio
@@ -195,12 +196,19 @@ def start_report(client: httpx.Client) -> None:
 
 
 def dawdle(client: httpx.Client) -> None:
-    """A reader that takes its time."""
+    """A reader that takes its time, for whom nothing is kept on its way."""
+    small = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)])
     headers = {"Accept": "text/event-stream"}
-    body = {"input": {"words": 2500, "letters": 4000, "pause": 0.002}}
-    with client.stream("POST", "/workflows/story/runs", json=body, headers=headers) as stream:
+    body = {"input": {"words": 3000, "letters": 4000, "pause": 0.002}}
+    leaves_at = time.monotonic() + DAWDLES_SECONDS
+    with (
+        httpx.Client(base_url=client.base_url, transport=small, timeout=60) as slow,
+        slow.stream("POST", "/workflows/story/runs", json=body, headers=headers) as stream,
+    ):
         for _ in stream.iter_raw(64 * 1024):
-            time.sleep(0.06)
+            time.sleep(0.5)
+            if time.monotonic() > leaves_at:
+                return
 
 
 def err(client: httpx.Client) -> None:
@@ -243,20 +251,25 @@ def draw_panel(panel: dict[str, Any], series: list[Series]) -> str:
     ]
     if not plotted:
         return "".join([*parts, f'<text x="{WIDTH / 2}" y="{HEIGHT / 2}" class="none">nothing yet</text>'])
-    latest = max(at for line in plotted for at, _ in line.points)
-    top = ceiling(max(value for line in plotted for _, value in line.points))
+    moments = [at for line in plotted for at, _ in line.points]
+    earliest, latest = min(moments), max(moments)
+    top = ceiling(max(value for line in plotted for _, value in line.points), 1024**2 if unit == "bytes" else 1)
     for part in range(5):
         y = place_y(top * part / 4, top)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}" class="grid"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" class="y">{shown(top * part / 4, unit)}</text>')
     for share in range(5):
         x = LEFT + (WIDTH - LEFT - RIGHT) * share / 4
-        parts.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 14}" class="x">{latest * share / 4:.0f} s</text>')
+        parts.append(
+            f'<text x="{x}" y="{HEIGHT - BOTTOM + 14}" class="x">{(latest - earliest) * share / 4:.0f} s</text>'
+        )
     x = float(LEFT)
     for number, line in enumerate(plotted):
         colour = COLOURS[number % len(COLOURS)]
-        scale = (WIDTH - LEFT - RIGHT) / latest
-        at = " ".join(f"{LEFT + moment * scale:.1f},{place_y(value, top)}" for moment, value in line.points)
+        scale = (WIDTH - LEFT - RIGHT) / (latest - earliest)
+        at = " ".join(
+            f"{LEFT + (moment - earliest) * scale:.1f},{place_y(value, top)}" for moment, value in line.points
+        )
         parts.append(f'<polyline points="{at}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
         parts.append(f'<rect x="{x}" y="{HEIGHT - 19}" width="10" height="3" fill="{colour}"/>')
         parts.append(f'<text x="{x + 14}" y="{HEIGHT - 14}" class="legend">{escape(line.name)}</text>')
@@ -269,12 +282,13 @@ def place_y(value: float, top: float) -> float:
     return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top, 1)
 
 
-def ceiling(value: float) -> float:
-    """A round number that is no smaller."""
+def ceiling(value: float, of: int = 1) -> float:
+    """A number that is no smaller, and round in units of so much."""
+    value /= of
     if value <= 0:
         return 1.0
     power = 10.0 ** (len(f"{int(value)}") - 1) if value >= 1 else 10.0 ** -(len(f"{1 / value:.0f}") - 0)
-    return next(power * step for step in (1, 2, 4, 5, 8, 10, 20, 40, 50, 80, 100) if power * step >= value)
+    return of * next(power * step for step in (1, 2, 4, 5, 8, 10, 20, 40, 50, 80, 100) if power * step >= value)
 
 
 def shown(value: float, unit: str) -> str:

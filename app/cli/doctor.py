@@ -9,7 +9,6 @@ import typer
 
 from app.cli import exits
 from app.cli.configuration import Url, connect, load_settings
-from app.cli.output import note
 
 if TYPE_CHECKING:
     from app.doctor.finding import Finding
@@ -34,7 +33,6 @@ def doctor(
         wrong += finding.verdict == "wrong"
         typer.echo(json.dumps(asdict(finding), ensure_ascii=False) if as_json else _line(finding))
     if wrong:
-        note(f"{wrong} thing{'' if wrong == 1 else 's'} wrong")
         raise typer.Exit(exits.FAILED)
 
 

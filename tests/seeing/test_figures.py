@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from app import RunResponse, Workflow
 from tests.promises.test_7_runs_go_on import Steady

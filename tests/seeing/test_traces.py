@@ -177,7 +177,7 @@ async def test_without_a_collector_nothing_of_it_is_there(database_url: str, sql
 async def test_a_traceparent_that_is_none_starts_a_trace(sqlite_url: str, collector: Collector) -> None:
     async with running(sqlite_url, Traced) as client:
         await client.get("/healthz", headers={"traceparent": "00-zz-yy-01"})
-        await client.get("/healthz", headers={"traceparent": b"\xfc" * 10_000})
+        await client.get("/healthz", headers={b"traceparent": b"\xfc" * 10_000})
     assert [span.parent for span in collector.named("GET /healthz")] == ["", ""]
 
 
