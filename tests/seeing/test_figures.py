@@ -59,6 +59,7 @@ async def test_runs_commits_and_requests_are_counted(database_url: str) -> None:
         assert len(await client.events(run["run_id"])) == 5
         await client.get("/nothing/of/that/name")
         await client.patch("/sessions/none/state", json={"a": "x" * 3000})
+        await asyncio.sleep(0.6)  # the event loop is asked twice a second
         after = await scraped(client)
     assert after['millstream_runs_started_total{workflow="talker"}'] == 5
     assert after['millstream_runs_finished_total{status="completed",workflow="talker"}'] == 4
