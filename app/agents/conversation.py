@@ -18,6 +18,7 @@ from pydantic_ai.settings import ModelSettings
 from app.agents.connection import open_model
 from app.agents.failures import failed
 from app.agents.questions import Question
+from app.correlation import TRACER
 
 PIECES_AHEAD = 64
 """Pieces that the model may be ahead of who reads them; past it the connection to the model is not read."""
@@ -83,7 +84,7 @@ async def _agent(question: Question) -> AsyncIterator[Agent[object, Any]]:
     """The agent with its model open; pydantic-ai's errors inside become ModelFailed."""
     try:
         async with open_model(question) as model:
-            yield Agent(
+            agent: Agent[object, Any] = Agent(
                 model,
                 name=question.agent,
                 instructions=list(question.instructions),
@@ -91,6 +92,9 @@ async def _agent(question: Question) -> AsyncIterator[Agent[object, Any]]:
                 output_type=str if question.response_model is None else question.response_model,
                 retries=question.retries,
             )
+            if (tracer := TRACER.get()) is not None:
+                agent.instrument = tracer.instrumentation()
+            yield agent
     except (AgentRunError, UserError) as error:
         raise failed(error, question) from None
 

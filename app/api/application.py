@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.telemetry import TelemetryConfig
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
@@ -15,6 +16,8 @@ from app.api import events, health, problems, runs, sessions, states, workflows
 from app.api.documents import describe
 from app.api.service import Service
 
+NO_TELEMETRY: TelemetryConfig = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
+"""The framework's own spans would carry queries, and with them tokens of streams; ours are made in observed.py."""
 ASSETS = "/docs/assets"
 
 
@@ -27,7 +30,14 @@ def make_application(open_service: Callable[[], AbstractAsyncContextManager[Serv
             app.state.service = service
             yield
 
-    app = FastAPI(title="Millstream", docs_url=None, redoc_url=None, lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(
+        title="Millstream",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
+    )
     problems.install(app)
     for module in (workflows, runs, events, sessions, states, health):
         app.include_router(module.router)

@@ -8,6 +8,7 @@ from app.api.documents import answer, problems
 from app.api.problems import problem
 from app.api.requests import JSON
 from app.api.service import service_of
+from app.operations.health import OK
 from app.wire.workflows import Liveness, Readiness, Version
 from app.workflow.encoding import encode
 
@@ -22,11 +23,13 @@ async def healthz() -> Response:
 
 @router.get("/readyz", responses={200: answer(Readiness, "It can serve."), **problems(503)})
 async def readyz(request: Request) -> Response:
-    """Whether the process can serve: database there, migrations at head, engine up, not draining."""
-    reasons = await service_of(request).health.reasons()
+    """Whether the process can serve: not draining, room on the disk, the database writable and at head."""
+    checks = await service_of(request).health.checks()
+    reasons = [f"{name}: {said}" for name, said in checks.items() if said != OK]
     if reasons:
-        return problem(503, "not_ready", "; ".join(reasons), headers={"Retry-After": "1"}, reasons=reasons)
-    return Response(b'{"status":"ready"}', media_type=JSON)
+        members = {"reasons": reasons, "checks": checks}
+        return problem(503, "not_ready", "; ".join(reasons), headers={"Retry-After": "1"}, **members)
+    return Response(encode({"status": "ready", "checks": checks}), media_type=JSON)
 
 
 @router.get("/version", responses={200: answer(Version, "What answers here.")})
@@ -41,6 +44,6 @@ async def version(request: Request) -> Response:
     responses={200: {"description": "For Prometheus.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics(request: Request) -> Response:
-    """Figures of this process in Prometheus's format."""
-    body, media_type = service_of(request).metrics.render()
+    """Figures of this process, and of the queue, in Prometheus's format."""
+    body, media_type = await service_of(request).figures.scrape()
     return Response(body, media_type=media_type)

@@ -11,6 +11,8 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 from app import errors
+from app.api.service import service_of
+from app.correlation import REQUEST_ID
 from app.errors import MillstreamError
 from app.workflow.encoding import encode
 
@@ -31,11 +33,22 @@ STATUS: dict[type[MillstreamError], HTTPStatus] = {
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
+REFUSALS = {
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+}
+"""What is refused because of who asks, how much, or when: these are counted by their code."""
+
 
 def problem(status: int, code: str, detail: str, *, headers: dict[str, str] | None = None, **members: Any) -> Response:
     """One problem document."""
     title = HTTPStatus(status).phrase
     document = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code} | members
+    if (request_id := REQUEST_ID.get()) is not None:
+        document["request_id"] = request_id
     return Response(encode(document), status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -50,6 +63,8 @@ def install(app: FastAPI) -> None:
 async def _of_ours(request: Request, error: Exception) -> Response:
     assert isinstance(error, MillstreamError)
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
+    if status in REFUSALS:
+        service_of(request).metrics.refused(error.problem_code)
     members = dict(error.extra)
     headers: dict[str, str] = {}
     retry_after = getattr(error, "retry_after_seconds", None) or members.pop("retry_after_seconds", None)

@@ -9,6 +9,7 @@ from app.metrics import Metrics
 from app.operations.caller import Caller
 from app.operations.events import Events
 from app.operations.feeds import Feeds
+from app.operations.figures import Figures
 from app.operations.health import Health
 from app.operations.runs import Runs
 from app.operations.sessions import Sessions
@@ -26,6 +27,7 @@ class Service:
     sessions: Sessions
     health: Health
     streams: Streams
+    figures: Figures
     metrics: Metrics
     max_body_bytes: int
     max_state_bytes: int

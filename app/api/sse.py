@@ -6,8 +6,10 @@ client that left. What it gets from us: bytes of whole frames, joined as they ar
 
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from typing import Any
 
 import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -30,11 +32,14 @@ class Streams:
     """The event streams that this process has open, up to a number."""
 
     def __init__(self, metrics: Metrics, *, max_streams: int, ping_seconds: float, send_timeout_seconds: float) -> None:
-        self._gauge = metrics.streams_open
+        self._metrics = metrics
         self._max_streams = max_streams
         self._ping_seconds = ping_seconds
         self._send_timeout_seconds = send_timeout_seconds
         self.open = 0
+        self._sending: dict[object, float] = {}
+        """Since when each stream's reader has been taking what it was sent last."""
+        metrics.stream_lag_seconds.set_function(self._lag_seconds)
 
     def require_place(self) -> None:
         """Raises Unavailable when too many are open."""
@@ -52,6 +57,7 @@ class Streams:
         self.require_place()
         return _Stream(
             self._counted(frames),
+            on_drop=self._metrics.readers_dropped.inc,
             headers=headers,
             sep="\n",
             ping=self._ping_seconds,
@@ -64,12 +70,15 @@ class Streams:
     async def _counted(self, frames: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
         """The frames, opened by the retry field. A place is taken here: a client gone before never gets this far."""
         self.open += 1
-        self._gauge.inc()
+        self._metrics.streams_open.inc()
+        sending, stream = self._sending, object()
         opening = retry(random.randint(*RETRY_MILLISECONDS))
         try:
             async with aclosing(frames):
                 async for chunk in frames:
+                    sending[stream] = time.monotonic()
                     yield opening + chunk
+                    del sending[stream]
                     opening = b""
         except Gone as error:  # a client that comes back for the rest is told the same by a 410
             logger.info("stream_ended", extra={"reason": error.message})
@@ -79,17 +88,26 @@ class Streams:
             logger.warning("stream_ended", extra={"reason": error.message})
         finally:
             self.open -= 1
-            self._gauge.dec()
+            self._metrics.streams_open.dec()
+            sending.pop(stream, None)
+
+    def _lag_seconds(self) -> float:
+        """How long the slowest reader has been taking what it was sent."""
+        return time.monotonic() - min(self._sending.values()) if self._sending else 0.0
 
 
 class _Stream(EventSourceResponse):
     """A reader that takes nothing is dropped without an error: it is its own doing, and it may come back."""
 
+    def __init__(self, content: AsyncIterator[bytes], *, on_drop: Callable[[], None], **options: Any) -> None:
+        super().__init__(content, **options)
+        self._on_drop = on_drop
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         except SendTimeoutError:
-            return
+            self._on_drop()
 
 
 def _ping() -> ServerSentEvent:

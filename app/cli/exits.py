@@ -5,7 +5,7 @@ from typing import Literal
 COMPLETED = 0
 """The command did its work; a run that was followed has completed."""
 FAILED = 1
-"""The run that was followed has failed."""
+"""The run that was followed has failed; the doctor has found something wrong."""
 USAGE = 2
 """The command line, an argument or a setting is not right."""
 CANCELLED = 3

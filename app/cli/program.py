@@ -7,7 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from app import __version__
-from app.cli import exits, imports, runs, service, sessions, workflows
+from app.cli import doctor, exits, imports, runs, service, sessions, workflows
 from app.client.errors import ClientError, ServerProblem, ServerUnreachable
 from app.errors import MillstreamError
 
@@ -22,6 +22,7 @@ cli.command()(service.serve)
 cli.command()(service.worker)
 cli.command()(service.migrate)
 cli.command()(service.openapi)
+cli.command()(doctor.doctor)
 cli.command(
     name="run",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},

@@ -38,7 +38,7 @@ def serve(
 
     from app.logs import configure_logs
 
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, form=settings.log_format)
 
     from app.main import Millstream, listen
 
@@ -57,7 +57,7 @@ def worker() -> None:
 
     from app.logs import configure_logs
 
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, form=settings.log_format)
 
     from app.main import Millstream
 
@@ -72,7 +72,7 @@ def migrate() -> None:
 
     from app.logs import configure_logs
 
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, form=settings.log_format)
 
     from app.store.migrations import head_revision
     from app.store.migrations import migrate as bring_to_head

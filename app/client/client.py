@@ -1,6 +1,7 @@
 """The client: one method for each thing that a caller may ask of a server."""
 
 import ipaddress
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -41,6 +42,14 @@ class State:
     document: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class StreamOpening:
+    """How a stream began: its headers, and how long its first bytes took."""
+
+    headers: dict[str, str]
+    seconds: float
+
+
 class Client:
     """Talks to one server; to be closed, or used as a context. Every method raises ClientError."""
 
@@ -72,6 +81,31 @@ class Client:
     def version(self) -> Version:
         """What answers."""
         return Version.model_validate(self._get("/version"))
+
+    def readiness(self) -> dict[str, str]:
+        """What the server looks at to know whether it can serve: each `ok`, or why it is not."""
+        answer = self._send("GET", "/readyz")
+        refusal = None if answer.is_success else problem_of(answer)
+        checks: dict[str, str] | None = (json_of(answer) if refusal is None else refusal.members).get("checks")
+        if refusal is not None and checks is None:
+            raise refusal
+        return checks or {}
+
+    def stream_opening(self, session_id: str, *, seconds: float) -> "StreamOpening | None":
+        """The first sign of life of the stream of a session; None when there was none within so many seconds."""
+        began = time.monotonic()
+        query = {"session_id": session_id}
+        try:
+            with self._http.stream("GET", "/events", params=query, timeout=seconds) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise problem_of(answer)
+                next(answer.iter_raw(), b"")
+                return StreamOpening(dict(answer.headers), time.monotonic() - began)
+        except httpx.TimeoutException:
+            return None
+        except httpx.RequestError as error:
+            raise ServerUnreachable(self.url, _reason(error), contacted=True) from None
 
     def workflow(self, name: str) -> Workflow:
         """One workflow."""

@@ -152,6 +152,11 @@ def _append_finished(appender: Appender, outcome: Outcome, revision: int, at: da
     appender.ended = True
 
 
+def seconds_since(started_at: datetime | None, at: datetime) -> float | None:
+    """How long a run took from its first start; None where it had none."""
+    return None if started_at is None else (at - started_at).total_seconds()
+
+
 def next_turn(transaction: Transaction, engine: Engine, session: SessionRow, *, after: RunRow) -> None:
     """Give the session's turn to the run that waits longest, if one waits: they all came after the one that had it."""
     following = None

@@ -10,7 +10,7 @@ from app import clock
 from app.engine.bodies import AsyncBody, Body, SyncBody
 from app.engine.claims import Claim
 from app.engine.content import ContentTally
-from app.engine.endings import Outcome, StateChange, end_run, failed, failure_of, save_state
+from app.engine.endings import Outcome, StateChange, end_run, failed, failure_of, save_state, seconds_since
 from app.engine.history import History
 from app.engine.journal import Journal, ReplayDiverged
 from app.engine.pauses import Pauses, RunPaused
@@ -77,11 +77,13 @@ class Execution:
         self._stopped = self._stopped or reason
         self._wake()
 
-    async def run(self) -> None:
-        """Execute it, and write its end; raises Fenced when another attempt has taken over."""
+    async def run(self) -> RunStatus | None:
+        """Execute it, and write its end: how it ended, or None when it is left to another attempt.
+
+        Raises Fenced when another attempt has taken over.
+        """
         outcome = self._refusal or await self._outcome()
-        if outcome is not None:
-            await self._end(outcome)
+        return None if outcome is None else await self._end(outcome)
 
     async def _outcome(self) -> Outcome | None:
         """How the author's code ended; None when the run is left to another attempt."""
@@ -201,10 +203,11 @@ class Execution:
         assert self._workflow is not None
         return self._base.changed_to(self._workflow.session_state)
 
-    async def _end(self, outcome: Outcome) -> None:
+    async def _end(self, outcome: Outcome) -> RunStatus:
         def work(transaction: Transaction, appender: Appender, session: SessionRow) -> RunStatus:
             return end_run(transaction, appender, self._states, self._engine, self._run, session, outcome, clock.now())
 
         status = await self._log.commit_at_last(work)
-        self._metrics.runs_finished.labels(self._run.workflow, status.value).inc()
+        self._metrics.run_finished(self._run.workflow, status, seconds_since(self._run.started_at, clock.now()))
         self._log.fail(Fenced(self._run.run_id))  # whatever an abandoned thread still says is not heard
+        return status

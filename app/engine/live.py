@@ -90,7 +90,8 @@ class LiveLogs:
     """The live logs of this process, by run; one is there as long as somebody holds it."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._written = metrics.events_written
+        self.metrics = metrics
+        self._written = metrics.events_written.inc
         self._logs: dict[str, LiveLog] = {}
         self.on_publish: Callable[[str], None] | None = None
         """Told of each run that has news, so that other processes can be; None where there are none."""
@@ -137,7 +138,7 @@ class LiveLogs:
 
     def publish(self, run_id: str, sequence: int, events: Sequence[tuple[str, bytes]], *, ended: bool = False) -> None:
         """Tell of committed events: the run's readers, if there are any, and other processes."""
-        self._written.inc(len(events))
+        self._written(len(events))
         if (log := self._logs.get(run_id)) is not None:
             log.publish(sequence, events, ended=ended)
         if self.on_publish is not None:

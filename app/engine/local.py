@@ -1,5 +1,6 @@
 """LocalEngine: an asyncio task for each run, in the one process that holds the database."""
 
+from app.correlation import Tracer
 from app.engine.execution import StopReason
 from app.engine.live import LiveLogs
 from app.engine.recovery import recover_run
@@ -25,9 +26,11 @@ class LocalEngine:
         live: LiveLogs,
         metrics: Metrics,
         settings: Settings,
+        *,
+        tracer: Tracer | None = None,
     ) -> None:
         self._database, self._states, self._live = database, states, live
-        self._worker = Worker(self, database, registry, states, live, metrics, settings)
+        self._worker = Worker(self, database, registry, states, live, metrics, settings, tracer=tracer)
 
     async def start(self) -> None:
         """Take the place of the process before: whatever was running is recovered, what waits goes on."""

@@ -14,6 +14,7 @@ from procrastinate import App, PsycopgConnector
 from procrastinate.connector import Notify
 from procrastinate.exceptions import ConnectorException
 
+from app.correlation import Tracer
 from app.engine.execution import StopReason
 from app.engine.live import LiveLogs
 from app.engine.recovery import recover_run
@@ -112,10 +113,11 @@ class ProcrastinateEngine:
         settings: Settings,
         *,
         work: bool,
+        tracer: Tracer | None = None,
     ) -> None:
         self._database, self._states, self._live, self._settings = database, states, live, settings
         self._work = work
-        self._worker = Worker(self, database, registry, states, live, metrics, settings)
+        self._worker = Worker(self, database, registry, states, live, metrics, settings, tracer=tracer)
         self._doorbell = Doorbell(settings.database_url, live.heard)
         self._connector = _Connector(settings.database_url)
         self._jobs = App(connector=self._connector)

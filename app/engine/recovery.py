@@ -2,7 +2,7 @@
 
 from app import clock
 from app.engine.claims import publish
-from app.engine.endings import Outcome, end_run, failed
+from app.engine.endings import Outcome, end_run, failed, seconds_since
 from app.engine.live import LiveLogs
 from app.engine.seam import Engine
 from app.engine.states import States
@@ -20,6 +20,7 @@ MAX_RECOVERIES = 5
 
 def recover_run(transaction: Transaction, engine: Engine, states: States, live: LiveLogs, run: RunRow) -> None:
     """Go on elsewhere with a run whose worker is dead. The run is locked by the transaction."""
+    transaction.after_commit(live.metrics.recoveries.inc)
     if run.cancel_requested_at is not None:
         end_idle_run(transaction, engine, states, live, run, Outcome(RunStatus.cancelled))
     elif run.recoveries >= MAX_RECOVERIES:
@@ -57,5 +58,7 @@ def end_idle_run(
     appender = Appender.after(run, events.last_sequence(transaction, run.tenant_id, run.run_id))
     session = sessions.lock_session(transaction, run.tenant_id, run.session_id)
     assert session is not None  # none is removed while it has a live run
-    end_run(transaction, appender, states, engine, run, session, outcome, clock.now())
+    at = clock.now()
+    status = end_run(transaction, appender, states, engine, run, session, outcome, at)
+    transaction.after_commit(lambda: live.metrics.run_finished(run.workflow, status, seconds_since(run.started_at, at)))
     publish(transaction, live, run, appender)

@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar
 
+from app.correlation import TRACER, Span, step_span
 from app.engine.journal import PARENT, Journal
 from app.engine.pauses import Asking, Pauses
 from app.engine.threads import in_thread, start_thread
@@ -68,7 +69,7 @@ class AsyncRuntime:
             return from_log(call.function, await self._journal.result(completed))
         await self._settle(step)
         begun = await self._journal.begin(step, call.name)
-        with self._pauses.at_work(), _inside(step):
+        with self._pauses.at_work(), _inside(step), step_span(call.name):
             for retry in range(call.retries + 1):
                 try:
                     result = encode(await self._try(call))
@@ -101,7 +102,7 @@ class AsyncRuntime:
         begun = await self._journal.begin(step, call.name)
         pieces = []
         try:
-            async with aclosing(_generator(call.start())) as source:
+            async with aclosing(_spanned(call)) as source:
                 async for piece in source:
                     pieces.append(piece)
                     yield piece
@@ -147,7 +148,7 @@ class SyncRuntime:
         if (completed := self._journal.recall(step)) is not None:
             return from_log(call.function, self._result(completed))
         begun = self.on_loop(self._journal.begin(step, call.name))
-        with _inside(step):
+        with _inside(step), step_span(call.name):
             for retry in range(call.retries + 1):
                 try:
                     result = encode(self._try(call))
@@ -247,7 +248,7 @@ class _Pump:
 
     async def run(self) -> None:
         try:
-            async with aclosing(_generator(self._call.start())) as source:
+            async with aclosing(_spanned(self._call)) as source:
                 async for piece in source:
                     await self._pieces.put(piece)
         except Exception:
@@ -286,6 +287,31 @@ def _inside(step: str) -> Iterator[None]:
 async def _awaited(save: Save) -> None:
     """Call it on the event loop, where the state is taken while the author's thread waits."""
     await save()
+
+
+def _spanned(call: StreamCall) -> Any:
+    """The pieces of a stream, while traces are on as a span of its own."""
+    tracer, source = TRACER.get(), _generator(call.start())
+    return source if tracer is None else _in_span(source, tracer.step(call.name))
+
+
+async def _in_span(source: Any, span: Span) -> AsyncGenerator[Any, None]:
+    """What the author does between two pieces is no part of the span."""
+    failure: Exception | None = None
+    end = object()
+    try:
+        async with aclosing(source):
+            while True:
+                with span.within():
+                    piece = await anext(source, end)
+                if piece is end:
+                    return
+                yield piece
+    except Exception as error:
+        failure = error
+        raise
+    finally:
+        span.end(failure)
 
 
 def _generator(pieces: AsyncIterator[Any]) -> Any:

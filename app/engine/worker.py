@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app import clock
+from app.correlation import REQUEST_ID, RUN, TRACEPARENT, TRACER, Tracer
 from app.engine.claims import Claim, begin_run, claim_run
 from app.engine.endings import failed
 from app.engine.execution import Execution, StopReason
@@ -51,7 +52,10 @@ class Worker:
         live: LiveLogs,
         metrics: Metrics,
         settings: Settings,
+        *,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._engine, self._database, self._registry = engine, database, registry
         self._states, self._live, self._metrics, self._settings = states, live, metrics, settings
         self.worker_id = clock.new_id()
@@ -175,7 +179,31 @@ class Worker:
                     yield
 
     async def _perform(self, claim: Claim) -> None:
-        """Execute what has been claimed."""
+        """Execute what has been claimed. Whatever is logged within says so, and belongs to no request any more."""
+        run = claim.run
+        RUN.set(run)
+        REQUEST_ID.set(None)
+        TRACEPARENT.set(run.traceparent)
+        if self._tracer is None:
+            await self._execute(claim)
+        else:
+            await self._traced(self._tracer, claim)
+
+    async def _traced(self, tracer: Tracer, claim: Claim) -> None:
+        """The same, as one span in the trace of the request that started the run, however long ago and wherever."""
+        TRACER.set(tracer)
+        span = tracer.run(claim.run.traceparent, claim.run)
+        try:
+            with span.within():
+                status = await self._execute(claim)
+        except BaseException as error:
+            span.end(error)
+            raise
+        span.say({"millstream.status": status or "left"})
+        span.end()
+
+    async def _execute(self, claim: Claim) -> RunStatus | None:
+        """How it ended; None when it was left to another attempt."""
         run = claim.run
         with self._live.holding(run.run_id) as live:
             log = RunLog(run, last_sequence=claim.last_sequence, writer=self._writer)
@@ -193,7 +221,7 @@ class Worker:
             live.writers += 1
             self._metrics.runs_live.inc()
             try:
-                await execution.run()
+                return await execution.run()
             except Fenced:
                 logger.warning("run_lost", extra={"run_id": run.run_id})
                 await self._let_go(run)
@@ -205,6 +233,7 @@ class Worker:
                 if self._executions.get(run.run_id) is execution:  # not that of a later claim of the same run
                     del self._executions[run.run_id]
                 self._metrics.runs_live.dec()
+        return None
 
     async def _let_go(self, run: RunRow) -> None:
         """Have a run that this process cannot go on with recovered, unless another has it already."""

@@ -11,6 +11,7 @@ the commit, never before: a crash cannot take back what a client has seen.
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -120,6 +121,7 @@ class RunLog:
                 events.append_events(transaction, appender.rows(self.tenant, self.run_id))
                 return result, appender
 
+            began = time.perf_counter()
             try:
                 result, appender = await self._writer.database.write(write)
             except Fenced as fenced:
@@ -128,6 +130,7 @@ class RunLog:
             except BaseException:
                 self.give_back(pending)
                 raise
+            self._writer.metrics.committed(len(appender.events), time.perf_counter() - began)
             self.written(appender, len(pending))
         if self.pending:
             self._writer.wake(self)
@@ -286,10 +289,10 @@ class EventWriter:
         batch = await self._take_batch()
         if not batch:
             return
+        began = time.perf_counter()
         try:
-            with self.metrics.commit_seconds.time():
-                write = self.database.write_one if _is_one_statement(batch) else self.database.write
-                lost = await write(lambda transaction: _append(transaction, batch))
+            write = self.database.write_one if _is_one_statement(batch) else self.database.write
+            lost = await write(lambda transaction: _append(transaction, batch))
         except Unavailable:
             for part in batch:
                 part.log.give_back(part.pending)
@@ -302,6 +305,7 @@ class EventWriter:
                 part.log.writing.release()
                 part.log.fail(Fenced(part.log.run_id))
             return
+        self.metrics.committed(sum(len(part.pending) for part in batch), time.perf_counter() - began)
         for part in batch:
             part.log.writing.release()
             if part.log in lost:

@@ -3,7 +3,8 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -42,12 +43,30 @@ class Place:
     """Of an ended run, what comes first: read with the check of the cursor, so that a stream is never empty."""
 
 
+@dataclass(eq=False, slots=True)
+class Reader:
+    """Somebody who follows a run in this process."""
+
+    log: LiveLog
+    cursor: int
+
+    @property
+    def behind(self) -> int:
+        """Events that are there and that it has not taken, as far as this process knows."""
+        return max(0, self.log.last - self.cursor)
+
+
 class Events:
     """Reading the event logs of runs."""
 
     def __init__(self, database: Database, live: LiveLogs, *, poll_seconds: float | None) -> None:
         """`poll_seconds` is how long a reader trusts that it would have been woken; None where nobody else writes."""
         self._database, self._live, self._poll_seconds = database, live, poll_seconds
+        self._readers: set[Reader] = set()
+
+    def lag(self) -> int:
+        """How many events the reader furthest behind has yet to take."""
+        return max((reader.behind for reader in self._readers), default=0)
 
     async def place(self, caller: Caller, run_id: str, cursor: int) -> Place:
         """Check a cursor; raises NotFound for an unknown run, Malformed beyond the end, Gone before retention."""
@@ -92,22 +111,33 @@ class Events:
         Raises Gone when the events are removed meanwhile.
         """
         with self._live.reading(run_id) as log:
-            trusted, reader = True, TableReader(self._database, caller.tenant, run_id)
-            while True:
-                change = log.change()
-                frames, ended = first or (self._from_memory(log, cursor) if trusted else (None, False))
-                first = None
-                if frames is None:
-                    frames, ended = await reader.read(cursor)
-                if frames:
-                    cursor += len(frames)
-                    yield b"".join(frames)
-                    await asyncio.sleep(0)  # a reader that is never kept waiting must not keep others
-                if ended or self._live.closed:
-                    return
-                if not frames:
-                    woken, _ = await asyncio.wait({change}, timeout=self._poll_seconds)
-                    trusted = bool(woken)
+            trusted, table = True, TableReader(self._database, caller.tenant, run_id)
+            with self._following(log, cursor) as reader:
+                while True:
+                    change = log.change()
+                    frames, ended = first or (self._from_memory(log, reader.cursor) if trusted else (None, False))
+                    first = None
+                    if frames is None:
+                        frames, ended = await table.read(reader.cursor)
+                    if frames:
+                        yield b"".join(frames)
+                        reader.cursor += len(frames)
+                        await asyncio.sleep(0)  # a reader that is never kept waiting must not keep others
+                    if ended or self._live.closed:
+                        return
+                    if not frames:
+                        woken, _ = await asyncio.wait({change}, timeout=self._poll_seconds)
+                        trusted = bool(woken)
+
+    @contextmanager
+    def _following(self, log: LiveLog, cursor: int) -> Iterator[Reader]:
+        """A reader, while it is one."""
+        reader = Reader(log, cursor)
+        self._readers.add(reader)
+        try:
+            yield reader
+        finally:
+            self._readers.remove(reader)
 
     def _from_memory(self, log: LiveLog, cursor: int) -> tuple[list[bytes] | None, bool]:
         frames = log.after(cursor, limit=FRAMES_PER_SEND)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from app import clock
+from app.correlation import TRACEPARENT
 from app.engine.claims import publish
 from app.engine.endings import Outcome
 from app.engine.live import LiveLogs, session_key
@@ -85,6 +86,7 @@ class Runs:
         if request.session_state is not None:
             self._states.check_size(EMPTY.changed_to(request.session_state))
         digest = "" if idempotency_key is None else request.digest()
+        traceparent = TRACEPARENT.get()  # here: on SQLite, work that comes together shares the context of the first
 
         def work(transaction: Transaction) -> tuple[dict[str, Any], str | None]:
             run_id, at = clock.new_id(), clock.now()
@@ -96,7 +98,7 @@ class Runs:
                     return run_resource(transaction, known), None
             if self._engine.draining:
                 raise Unavailable("the server is stopping; start the run again in a moment", code="draining")
-            return self._accept(transaction, caller, request, run_id, at)
+            return self._accept(transaction, caller, request, run_id, at, traceparent)
 
         resource, interrupted = await self._database.write(work)
         if interrupted is not None:
@@ -216,7 +218,13 @@ class Runs:
         return runs.get_run(transaction, key.tenant_id, known.run_id)
 
     def _accept(
-        self, transaction: Transaction, caller: Caller, request: RunRequest, run_id: str, at: datetime
+        self,
+        transaction: Transaction,
+        caller: Caller,
+        request: RunRequest,
+        run_id: str,
+        at: datetime,
+        traceparent: str | None,
     ) -> tuple[dict[str, Any], str | None]:
         """Write the run, and give it the session's turn if that is free; with it the live one that it interrupts."""
         session = sessions.arrive(transaction, _arrival(caller, request, run_id, at))
@@ -244,8 +252,9 @@ class Runs:
             on_disconnect=request.on_disconnect,
             timeout_seconds=request.timeout_seconds,
             created_at=at,
+            traceparent=traceparent,
         )
-        transaction.after_commit(self._metrics.runs_started.labels(row.workflow).inc)
+        transaction.after_commit(lambda: self._metrics.run_started(row.workflow))
         transaction.after_commit(lambda: self._live.ring(session_key(row.session_id)))
         if not busy:
             self._engine.submit(transaction, row, session)

@@ -216,6 +216,8 @@ class RunRow(Row):
     """The number of its last event, from when retention begins to remove its events; see store/retention.py."""
     events_gone_at: datetime | None = Field(default=None, sa_type=Instant)
     """When none of them was left."""
+    traceparent: str | None = None
+    """The trace of the request that started it, as W3C writes it; None where there is none."""
 
 
 class RunTable(RunRow, table=True):
@@ -237,6 +239,12 @@ class RunTable(RunRow, table=True):
             "tenant_id",
             "session_id",
             "ordinal",
+            sqlite_where=text("status = 'queued'"),
+            postgresql_where=text("status = 'queued'"),
+        ),
+        Index(
+            "ix_runs_waiting",
+            "created_at",
             sqlite_where=text("status = 'queued'"),
             postgresql_where=text("status = 'queued'"),
         ),

@@ -37,6 +37,7 @@ class Readiness(Resource):
     """Whether the process can serve."""
 
     status: Literal["ready"]
+    checks: dict[str, str] = Field(description="What was looked at, each `ok`.")
 
 
 class Liveness(Resource):
@@ -55,3 +56,4 @@ class Problem(BaseModel):
     status: int
     detail: str = Field(description="What is wrong, and what to do.")
     code: str = Field(examples=["unknown_run"])
+    request_id: str | None = Field(None, description="The id of the request, which the server's log names too.")

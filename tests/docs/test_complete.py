@@ -64,8 +64,9 @@ def test_settings_have_a_row_with_their_default(name: str) -> None:
 
 
 def test_no_setting_is_made_up() -> None:
+    # The latter of the two is how the doctor's example misspells one.
     named = {name.lower() for name in re.findall(r"MILLSTREAM_([A-Z][A-Z_]*[A-Z])(?![A-Z_…])", ALL)}
-    assert named - {"test_postgres"} <= set(Settings.model_fields)
+    assert named - {"test_postgres", "database_ulr"} <= set(Settings.model_fields)
 
 
 def operations() -> dict[str, set[str]]:

@@ -33,6 +33,7 @@ def compare(name: str, found: str) -> None:
 
 def normalised(text: str) -> str:
     """Without what differs from run to run."""
+    text = re.sub(r'"request_id":"[0-9a-f-]{36}"', '"request_id":"<request>"', text)
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "<run>", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", "<time>", text)
     text = re.sub(r'"seconds":[0-9.e-]+', '"seconds":<seconds>', text)

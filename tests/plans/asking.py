@@ -53,6 +53,7 @@ async def ask_everything(client: Client, filled: Filled) -> None:
     await ask_for_streams(client, filled)
     await ask_for_states(client)
     await ask_for_sessions(client, filled)
+    assert "millstream_database_up 1.0" in (await client.get("/metrics")).text
     await asyncio.sleep(LOOKS_SECONDS)
 
 
