@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -16,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.errors import Gone, Unavailable
 from app.metrics import Metrics
+from app.operations.caller import Caller
 from app.wire.frames import comment, retry
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class Streams:
         self._ping_seconds = ping_seconds
         self._send_timeout_seconds = send_timeout_seconds
         self.open = 0
+        self._endings: dict[Caller, set[anyio.CancelScope]] = {}
 
     def require_place(self) -> None:
         """Raises Unavailable when too many are open."""
@@ -46,12 +49,14 @@ class Streams:
             )
 
     def response(
-        self, frames: AsyncGenerator[bytes, None], headers: dict[str, str] | None = None
+        self, frames: AsyncGenerator[bytes, None], headers: dict[str, str] | None = None, *, caller: Caller
     ) -> EventSourceResponse:
-        """Answer with a stream; raises Unavailable when too many are open."""
+        """Answer a caller with a stream; raises Unavailable when too many are open."""
         self.require_place()
+        ending = anyio.CancelScope()
         return _Stream(
-            self._counted(frames),
+            self._counted(frames, caller, ending),
+            ending,
             headers=headers,
             sep="\n",
             ping=self._ping_seconds,
@@ -61,10 +66,23 @@ class Streams:
             shutdown_grace_period=FAREWELL_SECONDS,
         )
 
-    async def _counted(self, frames: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    def callers(self) -> list[Caller]:
+        """Who reads."""
+        return list(self._endings)
+
+    def dismiss(self, caller: Caller) -> None:
+        """End the streams of a caller who is known no longer."""
+        for ending in self._endings.get(caller, ()):
+            ending.cancel()
+
+    async def _counted(
+        self, frames: AsyncGenerator[bytes, None], caller: Caller, ending: anyio.CancelScope
+    ) -> AsyncIterator[bytes]:
         """The frames, opened by the retry field. A place is taken here: a client gone before never gets this far."""
         self.open += 1
         self._gauge.inc()
+        endings = self._endings.setdefault(caller, set())
+        endings.add(ending)
         opening = retry(random.randint(*RETRY_MILLISECONDS))
         try:
             async with aclosing(frames):
@@ -80,16 +98,30 @@ class Streams:
         finally:
             self.open -= 1
             self._gauge.dec()
+            endings.discard(ending)
+            if not endings and self._endings.get(caller) is endings:
+                del self._endings[caller]
 
 
 class _Stream(EventSourceResponse):
-    """A reader that takes nothing is dropped without an error: it is its own doing, and it may come back."""
+    """A reader that takes nothing is dropped without an error: it is its own doing, and it may come back.
+
+    One that is sent away by `ending` gets a clean end.
+    """
+
+    def __init__(self, frames: AsyncIterator[bytes], ending: anyio.CancelScope, **options: Any) -> None:
+        super().__init__(frames, **options)
+        self._ending = ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        except SendTimeoutError:
-            return
+        with self._ending:
+            try:
+                await super().__call__(scope, receive, send)
+            except SendTimeoutError:
+                return
+        if self._ending.cancelled_caught:
+            with anyio.move_on_after(FAREWELL_SECONDS):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _ping() -> ServerSentEvent:
