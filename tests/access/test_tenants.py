@@ -213,7 +213,7 @@ async def test_no_answer_of_any_verb_of_any_route_tells_a_secret_of_others(peopl
     for person in people:
         hidden = [mark for owner in people if not person.sees(owner, "run") for mark in owner.marks]
         for path in PATHS:
-            for owner in people:
+            for owner in people if "_id}" in path else people[:1]:
                 url = path.replace("{name}", "diary")
                 for name, kind in IDS.items():
                     url = url.replace(f"{{{name}}}", owner.ids[kind])
