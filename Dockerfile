@@ -1,5 +1,7 @@
 # syntax=docker/dockerfile:1
-# The service with its local model. docker build -t millstream . && docker run -p 8000:8000 -v millstream:/data millstream
+# The service with its local model. docker build -t millstream .
+# A first key, without which it serves nobody outside: docker run --rm -v millstream:/data millstream keys create --name=first --scope=admin
+# And then: docker run -p 8000:8000 -v millstream:/data millstream
 
 FROM python:3.11-slim-bookworm AS builder
 WORKDIR /build

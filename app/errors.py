@@ -5,6 +5,8 @@
     │   ├── Malformed        the bytes are no JSON, or a cursor is no cursor             (HTTP 400)
     │   ├── Unencodable      a value that no JSON document can hold; `path` says where
     │   └── InvalidEvent     a workflow yielded something that is no event
+    ├── Unauthenticated      no credential, or one that is not valid here                (HTTP 401)
+    ├── Forbidden            the caller may not do that                                  (HTTP 403)
     ├── NotFound             nothing has that name or id                                 (HTTP 404)
     ├── Conflict             true of the request, but not in the present state           (HTTP 409)
     ├── Gone                 it was there, retention has removed it                      (HTTP 410)
@@ -14,6 +16,7 @@
     ├── UnsupportedMediaType a body type that the route does not read                    (HTTP 415)
     ├── Unavailable          not now: draining, or at a limit; try again                 (HTTP 503)
     └── ConfigurationError   the service cannot start like this
+        └── DatabaseHeld     another process has the SQLite file
 
 Overdue is a TimeoutError of the author's, no error of ours.
 
@@ -61,6 +64,21 @@ class InvalidEvent(Invalid):
     """A workflow yielded something that cannot be an event."""
 
     code = "invalid_event"
+
+
+class Unauthenticated(MillstreamError):
+    """No credential, or one that is not valid here; which of these, nobody is told."""
+
+    code = "unauthenticated"
+
+    def __init__(self) -> None:
+        super().__init__("a valid credential is needed here: send `Authorization: Bearer` with an API key or a token")
+
+
+class Forbidden(MillstreamError):
+    """The caller may not do that."""
+
+    code = "forbidden"
 
 
 class NotFound(MillstreamError):
@@ -123,3 +141,7 @@ class ConfigurationError(MillstreamError):
     """The service cannot start like this."""
 
     code = "configuration"
+
+
+class DatabaseHeld(ConfigurationError):
+    """Another process has the SQLite file."""

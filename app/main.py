@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import gc
+import ipaddress
 import logging
 import os
 import socket
@@ -26,14 +27,17 @@ from app.engine.live import LiveLogs
 from app.engine.local import LocalEngine
 from app.engine.seam import Engine
 from app.engine.states import States
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, DatabaseHeld
 from app.metrics import Metrics
+from app.operations.access import Access
 from app.operations.events import Events
 from app.operations.feeds import Feeds
 from app.operations.figures import Figures
 from app.operations.health import Health
+from app.operations.keys import Keys
 from app.operations.runs import Runs
 from app.operations.sessions import Sessions
+from app.operations.stream_tokens import StreamTokens
 from app.operations.workflows import Workflows
 from app.settings import Settings
 from app.store.database import Database
@@ -89,7 +93,7 @@ class Millstream:
         self.metrics = Metrics(definition.name for definition in self.registry)
         self.tracer = load_tracer()
         self.live = LiveLogs(self.metrics)
-        self.application: FastAPI = make_application(self.open)
+        self.application: FastAPI = make_application(self.open, docs=settings.docs, cors_origins=settings.cors_origins)
 
     @asynccontextmanager
     async def open_worker(self) -> AsyncIterator[None]:
@@ -99,12 +103,20 @@ class Millstream:
                 "a SQLite file has one process, `millstream serve`, which works too;"
                 " put MILLSTREAM_DATABASE_URL on Postgres for workers of their own"
             )
-        async with self.open():
+        async with self._opened(serving=False):
             yield
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Service]:
-        """The running service: the database at head, runs being executed, until the block ends."""
+        """The running service: the database at head, runs being executed, until the block ends.
+
+        Raises ConfigurationError for an address that others reach, as long as nobody has to say who they are.
+        """
+        async with self._opened(serving=True) as service:
+            yield service
+
+    @asynccontextmanager
+    async def _opened(self, *, serving: bool) -> AsyncIterator[Service]:
         settings = self.settings
         with hold_database(settings):
             if settings.embedded:
@@ -112,15 +124,20 @@ class Millstream:
             database = open_database(settings.database_url, lease_seconds=settings.lease_seconds)
             try:
                 await refuse_unless_at_head(database)
+                access = await self._access(database)
+                if serving and not access.on:
+                    refuse_unless_loopback(settings.host)
                 states = States(max_state_bytes=settings.max_state_bytes, cache_bytes=settings.state_cache_bytes)
                 engine = self._engine(database, states)
                 await engine.start()
                 self._running = engine
-                watching = asyncio.create_task(watch_loop(self.metrics.loop_lag.observe))
+                lag = asyncio.create_task(watch_loop(self.metrics.loop_lag.observe))
                 try:
-                    yield self._service(database, engine, states)
+                    service = self._service(database, engine, states, access)
+                    async with watching(access, service.streams):
+                        yield service
                 finally:
-                    watching.cancel()
+                    lag.cancel()
                     self.begin_drain()
                     if self._drained is not None:
                         await self._drained
@@ -143,23 +160,38 @@ class Millstream:
 
         return ProcrastinateEngine(*parts, work=self._work, tracer=self.tracer)
 
-    def _service(self, database: Database, engine: Engine, states: States) -> Service:
+    async def _access(self, database: Database) -> Access:
+        issuer = None
+        if self.settings.oidc_issuer is not None:
+            from app.operations.issuer import Issuer  # noqa: PLC0415  libraries that are needed for this alone
+
+            issuer = Issuer(self.settings)
+        access = Access(database, issuer)
+        await access.start()
+        return access
+
+    def _service(self, database: Database, engine: Engine, states: States, access: Access) -> Service:
         settings = self.settings
         poll_seconds = None if settings.embedded else POLL_SECONDS
+        runs = Runs(
+            database,
+            self.registry,
+            engine,
+            states,
+            self.live,
+            self.metrics,
+            key_lifetime=timedelta(hours=settings.idempotency_hours),
+        )
         events = Events(database, self.live, poll_seconds=poll_seconds)
+        feeds = Feeds(database, self.live, poll_seconds=poll_seconds)
         return Service(
             workflows=Workflows(self.registry),
-            runs=Runs(
-                database,
-                self.registry,
-                engine,
-                states,
-                self.live,
-                self.metrics,
-                key_lifetime=timedelta(hours=settings.idempotency_hours),
-            ),
+            runs=runs,
             events=events,
-            feeds=Feeds(database, self.live, poll_seconds=poll_seconds),
+            feeds=feeds,
+            keys=Keys(database, access),
+            access=access,
+            stream_tokens=StreamTokens(database, access, runs, feeds, lifetime_seconds=settings.stream_token_seconds),
             sessions=Sessions(database, self.registry, states),
             health=Health(database, engine, embedded=settings.embedded, lease_seconds=settings.lease_seconds),
             streams=Streams(
@@ -209,6 +241,18 @@ def load_tracer() -> "OpenTelemetry | None":
     return OpenTelemetry()
 
 
+@asynccontextmanager
+async def watching(access: Access, streams: Streams) -> AsyncIterator[None]:
+    """Have streams end whose readers are known no longer, and a first key noticed, until the block ends."""
+    watch = asyncio.create_task(access.watch(streams))
+    try:
+        yield
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+        await access.close()
+
+
 def settle() -> None:
     """Tell the garbage collector that what the start has made stays; looking through it takes a tenth of a second."""
     gc.collect()
@@ -235,6 +279,26 @@ def listen(settings: Settings) -> socket.socket:
     return listening
 
 
+def refuse_unless_loopback(host: str) -> None:
+    """Raises ConfigurationError for an address that others than this machine reach."""
+    try:
+        found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        found = []
+    if not found or not all(_is_loopback(str(address[0])) for *_, address in found):
+        raise ConfigurationError(
+            f"{host or 'every address'} can be reached from other machines, and nobody would have to say who they are:"
+            " make a key first, with `millstream keys create --name=first --scope=admin`, or set"
+            " MILLSTREAM_OIDC_ISSUER; without either, only 127.0.0.1 is listened on"
+        )
+
+
+def _is_loopback(address: str) -> bool:
+    found = ipaddress.ip_address(address)
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
+
+
 @contextmanager
 def hold_database(settings: Settings) -> Iterator[None]:
     """Keep other processes off the SQLite file while this one has it; raises ConfigurationError when one is there."""
@@ -255,7 +319,7 @@ def _lock(lock: IO[str], database: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise ConfigurationError(
+        raise DatabaseHeld(
             f"another process has {database} open; one process serves a SQLite file."
             " Stop it, use another file, or put MILLSTREAM_DATABASE_URL on Postgres for several"
         ) from None

@@ -1,12 +1,19 @@
 """The settings: read once from MILLSTREAM_… variables at the roof, handed down from there, never changed."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 KIBIBYTE = 1024
+
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Signatures whose key to check them is public: with a shared one, whoever checks could also sign."""
+
+_ORIGIN = re.compile(r"https?://[^/?#@\s*,]+")
 
 
 class Settings(BaseSettings):
@@ -22,6 +29,7 @@ class Settings(BaseSettings):
     url: str | None = Field(
         None, description="The server that the command line talks to; by default the one of host and port."
     )
+    api_key: SecretStr | None = Field(None, description="The API key that the command line sends.")
 
     workflows: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Modules, or module:Class, separated by commas, whose workflows are served."
@@ -53,6 +61,25 @@ class Settings(BaseSettings):
         None, gt=0, le=36_500, description="How long the events of an ended run are kept; for ever by default."
     )
 
+    oidc_issuer: str | None = Field(None, description="Whose tokens are taken beside API keys.")
+    oidc_audience: str | None = Field(None, description="Whom the tokens have to be for.")
+    oidc_algorithms: Annotated[tuple[Algorithm, ...], NoDecode] = Field(
+        ("RS256", "ES256"), min_length=1, description="Algorithms of signatures, separated by commas."
+    )
+    oidc_jwks_url: str | None = Field(None, description="Where the issuer's keys are; by default it is asked.")
+    oidc_tenant_claim: str | None = Field(
+        None, description="The claim that names the tenant; without it all are of the tenant `default`."
+    )
+    oidc_user_claim: str = Field("sub", description="The claim that names the user.")
+    oidc_scopes_claim: str = Field("scope", description="The claim that has the scopes.")
+    stream_token_seconds: int = Field(
+        60, ge=5, le=3600, description="How long a stream token opens a stream, and opens it again."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins, separated by commas, whose pages may use the service from a browser."
+    )
+    docs: bool = Field(True, description="Whether /docs and /openapi.json are served.")
+
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Least severe log line."
     )
@@ -70,10 +97,37 @@ class Settings(BaseSettings):
     )
     allow_private_addresses: bool = Field(False, description="Whether workflows may fetch from private addresses.")
 
-    @field_validator("workflows", mode="before")
+    @field_validator("workflows", "oidc_algorithms", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("oidc_issuer", "oidc_jwks_url")
+    @classmethod
+    def _check_url(cls, value: str | None) -> str | None:
+        if (
+            value is None
+            or value.startswith("https://")
+            or urlsplit(value).hostname in {"127.0.0.1", "::1", "localhost"}
+        ):
+            return value
+        raise ValueError("it begins with https://; plain http is for this machine's loopback alone")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin; one looks like https://app.example.com, without a path")
+        return value
+
+    @model_validator(mode="after")
+    def _check_audience(self) -> Self:
+        if self.oidc_issuer is not None and self.oidc_audience is None:
+            raise ValueError(
+                "MILLSTREAM_OIDC_ISSUER needs MILLSTREAM_OIDC_AUDIENCE: a token for others is not for here"
+            )
+        return self
 
     @property
     def embedded(self) -> bool:

@@ -7,22 +7,70 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.telemetry import TelemetryConfig
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
-from app.api import events, health, problems, runs, sessions, states, workflows
+from app.api import events, health, keys, problems, runs, sessions, states, workflows
+from app.api.access import refuse_undeclared
+from app.api.browsers import DOCS_POLICY, SecurityHeaders, across_origins
 from app.api.documents import describe
 from app.api.service import Service
 
 NO_TELEMETRY: TelemetryConfig = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 """The framework's own spans would carry queries, and with them tokens of streams; ours are made in observed.py."""
+
+DOCS = "/docs"
 ASSETS = "/docs/assets"
+PAGE = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>Millstream</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="{ASSETS}/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="{ASSETS}/swagger-ui-bundle.js"></script>
+<script src="{DOCS}/start.js"></script>
+</body>
+</html>
+"""
+START = """SwaggerUIBundle({
+  url: "/openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  presets: [SwaggerUIBundle.presets.apis, SwaggerUIBundle.SwaggerUIStandalonePreset],
+});
+"""
 
 
-def make_application(open_service: Callable[[], AbstractAsyncContextManager[Service]]) -> FastAPI:
-    """The application; the service is opened when it starts and closed when it ends."""
+MODULES = (workflows, runs, events, sessions, states, keys, health)
+
+
+class Application(FastAPI):
+    """FastAPI, with what browsers are told around everything, errors included."""
+
+    cors_origins: tuple[str, ...] = ()
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Called once, with the first request."""
+        inner = super().build_middleware_stack()
+        return SecurityHeaders(across_origins(inner, self.cors_origins) if self.cors_origins else inner)
+
+
+def make_application(
+    open_service: Callable[[], AbstractAsyncContextManager[Service]],
+    *,
+    docs: bool = True,
+    cors_origins: tuple[str, ...] = (),
+) -> FastAPI:
+    """The application; the service is opened when it starts and closed when it ends.
+
+    `docs` is whether it serves its own document; pages of `cors_origins` may use it from a browser.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -30,38 +78,41 @@ def make_application(open_service: Callable[[], AbstractAsyncContextManager[Serv
             app.state.service = service
             yield
 
-    app = FastAPI(
+    app = Application(
         title="Millstream",
+        openapi_url="/openapi.json" if docs else None,
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
     )
+    app.cors_origins = cors_origins
     problems.install(app)
-    for module in (workflows, runs, events, sessions, states, health):
+    if docs:
+        _add_documentation(app)
+    refuse_undeclared(app.routes)
+    for module in MODULES:
+        refuse_undeclared(module.router.routes)
         app.include_router(module.router)
-    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
-    _add_documentation(app)
+    app.openapi = lambda: describe(app, [route for module in MODULES for route in module.router.routes])  # type: ignore[method-assign]
     return app
 
 
 def _add_documentation(app: FastAPI) -> None:
-    """Swagger UI from files that are installed here: it works without a network."""
+    """Swagger UI from files that are installed here: it works without a network, and without scripts in the page."""
 
     async def page() -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title="Millstream",
-            swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{ASSETS}/swagger-ui.css",
-            swagger_favicon_url="data:,",
-        )
+        return HTMLResponse(PAGE, headers={"Content-Security-Policy": DOCS_POLICY})
+
+    async def start() -> Response:
+        return Response(START, media_type="text/javascript")
 
     async def index() -> RedirectResponse:
         return RedirectResponse("/docs")
 
     app.add_api_route("/docs", page, include_in_schema=False)
+    app.add_api_route(f"{DOCS}/start.js", start, include_in_schema=False)
     app.add_api_route("/", index, include_in_schema=False)
     app.mount(ASSETS, StaticFiles(directory=_assets()), name="assets")
 

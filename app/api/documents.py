@@ -5,11 +5,14 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
 
 from app import __version__
-from app.wire import events, runs, sessions, workflows
+from app.api.access import need_of
+from app.wire import events, keys, runs, sessions, workflows
 from app.wire.bodies import Page
 
 REFERENCE = "#/components/schemas/{model}"
@@ -37,10 +40,19 @@ MODELS: tuple[type[BaseModel], ...] = (
     workflows.Liveness,
     workflows.Readiness,
     workflows.Problem,
+    keys.CreateKey,
+    keys.RotateKey,
+    keys.Key,
+    keys.NewKey,
+    Page[keys.Key],
+    keys.OpenEvents,
+    keys.StreamToken,
 )
 
 DESCRIPTIONS = {
     400: "Malformed: no JSON, or a cursor that is none.",
+    401: "No credential, or none that is valid here.",
+    403: "The credential lacks a scope, or is another user's or tenant's.",
     404: "Nothing has that name or id.",
     409: "Not in the present state.",
     410: "Retention has removed it.",
@@ -50,6 +62,22 @@ DESCRIPTIONS = {
     422: "Understood, but not right; `errors` says where.",
     428: "If-Match is required.",
     503: "Not now; `Retry-After` says when.",
+}
+
+
+SECURITY_SCHEMES = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key (`ms_…`), or a token of the issuer that the service is set to."
+        " Nothing is needed as long as the service has neither keys nor an issuer.",
+    },
+    "stream_token": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "token",
+        "description": "A stream token, for readers that can send no header.",
+    },
 }
 
 
@@ -121,8 +149,8 @@ def header(name: str, description: str, *, required: bool = False) -> dict[str, 
     }
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
-    """The whole document, made once."""
+def describe(app: FastAPI, routes: Iterable[BaseRoute]) -> dict[str, Any]:
+    """The whole document, made once; `routes` are those that declare what their callers need."""
     if app.openapi_schema is None:
         document = get_openapi(
             title="Millstream",
@@ -137,8 +165,24 @@ def describe(app: FastAPI) -> dict[str, Any]:
         components |= definitions["$defs"]
         components["AnyEvent"] = {"anyOf": [schema(model) for model in (*events.SERVER_EVENTS, events.Event)]}
         _forget_unused(document, components)
+        _tell_needs(document, routes)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _tell_needs(document: dict[str, Any], routes: Iterable[BaseRoute]) -> None:
+    """Say of each route which scope its caller needs, and how it refuses others."""
+    document["components"]["securitySchemes"] = SECURITY_SCHEMES
+    refusals = {str(status): answer for status, answer in problems(401, 403).items()}
+    for route in routes:
+        need = need_of(route)
+        if not isinstance(route, APIRoute) or need is None:
+            continue
+        schemes = ["bearer", "stream_token"] if need.stream_token else ["bearer"]
+        for method in route.methods or ():
+            operation = document["paths"][route.path][method.lower()]
+            operation["security"] = [{scheme: [need.scope]} for scheme in schemes]
+            operation["responses"] = dict(sorted((operation["responses"] | refusals).items()))
 
 
 def _forget_unused(document: dict[str, Any], components: dict[str, Any]) -> None:

@@ -2,28 +2,32 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.documents import answer, header, problems, query, stream, stream_or
+from app.api.access import caller_of, needs, routes_about
+from app.api.documents import answer, body, header, problems, query, stream, stream_or
 from app.api.lists import DEFAULT_LIMIT, Limit
-from app.api.requests import EVENT_STREAM, JSON, accepts
-from app.api.service import Service, caller_of, service_of
+from app.api.requests import EVENT_STREAM, JSON, accepts, read_body
+from app.api.service import Service, service_of
 from app.errors import Invalid, Malformed
 from app.operations.caller import Caller
 from app.wire.bodies import Page
 from app.wire.events import Event
+from app.wire.keys import OpenEvents, StreamToken
 from app.workflow.encoding import encode
 
-router = APIRouter(tags=["events"], redirect_slashes=False, default_response_class=Response)
+router = routes_about("events")
 
 LARGEST_CURSOR = 2**31 - 1
 CURSOR_DIGITS = 10
+TOKEN = query("token", {"type": "string"}, "A stream token, in place of a header.")
 PARAMETERS = [
     header("Accept", "text/event-stream (the default) streams; application/json gets a page."),
     header("Last-Event-ID", "The sequence of the last event seen; wins over `after`."),
     query("after", {"type": "integer", "minimum": 0}, "The sequence of the last event seen."),
+    TOKEN,
 ]
 
 
@@ -36,6 +40,7 @@ PARAMETERS = [
     },
     openapi_extra={"parameters": PARAMETERS},
 )
+@needs("runs:read", stream_token=True)
 async def get_events(
     request: Request,
     run_id: str,
@@ -49,7 +54,7 @@ async def get_events(
     place = await service.events.place(caller, run_id, _stream_cursor(request))
     if place.at_end:
         return Response(status_code=204)
-    return service.streams.response(service.events.follow(caller, run_id, place.cursor, place.first))
+    return service.streams.response(service.events.follow(caller, run_id, place.cursor, place.first), caller=caller)
 
 
 @router.get(
@@ -63,9 +68,11 @@ async def get_events(
         "parameters": [
             header("Last-Event-ID", "The id of the last event seen; wins over `after`."),
             query("after", {"type": "string"}, "The id of the last event seen."),
+            TOKEN,
         ]
     },
 )
+@needs("runs:read", stream_token=True)
 async def get_many_events(
     request: Request,
     run_id: Annotated[list[str] | None, Query(description="A run; may be given several times.")] = None,
@@ -84,7 +91,21 @@ async def get_many_events(
     )
     if feed.at_end:
         return Response(status_code=204)
-    return service.streams.response(service.feeds.follow(caller, feed))
+    return service.streams.response(service.feeds.follow(caller, feed), caller=caller)
+
+
+@router.post(
+    "/events/stream-token",
+    status_code=201,
+    responses={201: answer(StreamToken, "The token."), **problems(400, 404, 413, 415, 422)},
+    openapi_extra=body(OpenEvents, {"session_ids": ["my-session"]}),
+)
+@needs("runs:read")
+async def create_events_token(request: Request) -> Response:
+    """A short-lived token that opens GET /events with just these runs and sessions, in place of a header."""
+    wanted = await read_body(request, OpenEvents)
+    token = await service_of(request).stream_tokens.for_events(caller_of(request), **dict(wanted))
+    return Response(encode(token), status_code=201, media_type=JSON)
 
 
 async def _page(

@@ -1,9 +1,9 @@
 """Routes about the process itself."""
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from app.api.access import needs, routes_about
 from app.api.documents import answer, problems
 from app.api.problems import problem
 from app.api.requests import JSON
@@ -12,7 +12,7 @@ from app.operations.health import OK
 from app.wire.workflows import Liveness, Readiness, Version
 from app.workflow.encoding import encode
 
-router = APIRouter(tags=["service"], redirect_slashes=False, default_response_class=Response)
+router = routes_about("service")
 
 
 @router.get("/healthz", responses={200: answer(Liveness, "It lives.")})
@@ -43,6 +43,7 @@ async def version(request: Request) -> Response:
     response_class=PlainTextResponse,
     responses={200: {"description": "For Prometheus.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
+@needs("admin", operator=True)
 async def metrics(request: Request) -> Response:
     """Figures of this process, and of the queue, in Prometheus's format."""
     body, media_type = await service_of(request).figures.scrape()

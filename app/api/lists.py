@@ -4,6 +4,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import Query
+from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,6 +22,8 @@ def page(request: Request, items: list[Any], next_cursor: str | None) -> Respons
     """One page, with a link to the next."""
     headers = {}
     if next_cursor is not None:
-        query = request.url.include_query_params(cursor=next_cursor).query
+        query = (
+            URL(f"?{request.scope['query_string'].decode('latin-1')}").include_query_params(cursor=next_cursor).query
+        )
         headers["Link"] = f'<{quote(request.scope["path"])}?{query}>; rel="next"'
     return Response(encode({"items": items, "next_cursor": next_cursor}), media_type=JSON, headers=headers)

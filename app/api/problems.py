@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 from app import errors
+from app.api.access import require_caller
 from app.api.service import service_of
 from app.correlation import REQUEST_ID
 from app.errors import MillstreamError
@@ -22,6 +23,8 @@ MEDIA_TYPE = "application/problem+json"
 
 STATUS: dict[type[MillstreamError], HTTPStatus] = {
     errors.Malformed: HTTPStatus.BAD_REQUEST,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.Gone: HTTPStatus.GONE,
@@ -72,12 +75,16 @@ async def _of_ours(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(retry_after)
     if "etag" in members:
         headers["ETag"] = members["etag"]
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     if accept_patch := members.pop("accept_patch", None):
         headers["Accept-Patch"] = accept_patch
     if status == HTTPStatus.SERVICE_UNAVAILABLE:  # whatever is away says so itself, and not once for each request
-        logger.debug("request_refused", extra={"path": request.url.path, "code": error.problem_code})
+        logger.debug("request_refused", extra={"path": request.scope["path"], "code": error.problem_code})
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.warning("request_refused", extra={"path": request.url.path, "code": error.problem_code}, exc_info=error)
+        logger.warning(
+            "request_refused", extra={"path": request.scope["path"], "code": error.problem_code}, exc_info=error
+        )
     return problem(status, error.problem_code, error.message, headers=headers, **members)
 
 
@@ -94,10 +101,14 @@ async def _of_parameters(_request: Request, error: Exception) -> Response:
 async def _of_framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
+    try:
+        await require_caller(request)
+    except MillstreamError as refusal:
+        return await _of_ours(request, refusal)
     code = status.phrase.lower().replace(" ", "_").replace("-", "_")
     details = {
-        HTTPStatus.NOT_FOUND: f"there is nothing at {request.url.path}; GET /openapi.json lists the routes",
-        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not for {request.url.path}",
+        HTTPStatus.NOT_FOUND: f"there is nothing at {request.scope['path']}; GET /openapi.json lists the routes",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not for {request.scope['path']}",
     }
     headers = dict(error.headers or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -118,7 +129,7 @@ def _methods_of(request: Request) -> list[str]:
 
 
 async def _of_bug(request: Request, error: Exception) -> Response:
-    logger.error("request_failed", extra={"path": request.url.path, "method": request.method}, exc_info=error)
+    logger.error("request_failed", extra={"path": request.scope["path"], "method": request.method}, exc_info=error)
     return problem(
         HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "something went wrong here; the server's log says what"
     )

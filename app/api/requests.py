@@ -40,8 +40,13 @@ def media_type(request: Request, *accepted: str) -> str:
     return named
 
 
-async def read_body(request: Request, model: type[Model], *, empty: bool = False) -> Model:
-    """The body as one of our models; raises Invalid with every member that is wrong. `empty` allows none at all."""
+async def read_body(request: Request, model: type[Model], *, empty: bool = False, named: bool = False) -> Model:
+    """The body as one of our models; raises Invalid with every member that is wrong. `empty` allows none at all.
+
+    With `named`, its media type has to be named, which a page of somebody else's cannot do unasked.
+    """
+    if named and "content-type" not in request.headers:
+        raise UnsupportedMediaType(f"a body of no type is not read here; send {JSON}")
     if empty and not await request.body():
         return model()
     value = await read_json(request)

@@ -5,23 +5,25 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.access import caller_of, needs, routes_about
 from app.api.documents import answer, body, header, problems, stream_or
 from app.api.lists import DEFAULT_LIMIT, Cursor, Filter, Limit, page
 from app.api.requests import EVENT_STREAM, JSON, accepts, preferred_wait, read_body
-from app.api.service import Service, caller_of, service_of
+from app.api.service import Service, service_of
 from app.errors import Malformed
 from app.operations.caller import Caller
 from app.operations.runs import RunRequest
 from app.wire.bodies import Page
+from app.wire.keys import StreamToken
 from app.wire.runs import AnswerRun, RetryRun, Run, StartRun
 from app.workflow.encoding import encode
 from app.workflow.status import ENDED
 
-router = APIRouter(tags=["runs"], redirect_slashes=False, default_response_class=Response)
+router = routes_about("runs")
 
 MAX_KEY_CHARACTERS = 255
 MAX_WAIT_SECONDS = 60.0
@@ -48,6 +50,7 @@ START_HEADERS = [
     openapi_extra={"parameters": START_HEADERS}
     | body(StartRun, {"input": {"name": "Ada"}, "session_id": "my-session"}),
 )
+@needs("runs:write")
 async def start_run(request: Request, name: str) -> Response:
     """Start a run: answer at once, wait for its end, or stream its events."""
     service, caller = service_of(request), caller_of(request)
@@ -66,7 +69,7 @@ async def start_run(request: Request, name: str) -> Response:
         frames = service.events.follow(caller, run["run_id"], 0, first)
         if start.on_disconnect == "cancel":
             frames = _cancelling(service, caller, run["run_id"], frames)
-        return service.streams.response(frames, headers)
+        return service.streams.response(frames, headers, caller=caller)
     if seconds is not None:
         run = await service.runs.wait(caller, run["run_id"], seconds)
         headers["Preference-Applied"] = f"wait={seconds:g}"
@@ -74,6 +77,7 @@ async def start_run(request: Request, name: str) -> Response:
 
 
 @router.get("/runs", responses={200: answer(Page[Run], "Newest first.", "Link"), **problems(422)})
+@needs("runs:read")
 async def list_runs(
     request: Request,
     workflow: Filter = None,
@@ -93,6 +97,7 @@ async def list_runs(
 
 
 @router.get("/runs/{run_id}", responses={200: answer(Run, "The run."), **problems(404)})
+@needs("runs:read")
 async def get_run(request: Request, run_id: str) -> Response:
     """One run: its status, input, content, error, place in the queue and times."""
     return _answer(await service_of(request).runs.get(caller_of(request), run_id), 200)
@@ -107,6 +112,7 @@ async def get_run(request: Request, run_id: str) -> Response:
         **problems(404),
     },
 )
+@needs("runs:write")
 async def cancel_run(request: Request, run_id: str) -> Response:
     """Stop a run: async code at once, sync code at its next yield or step. Asking twice is fine."""
     run, stopped = await service_of(request).runs.cancel(caller_of(request), run_id)
@@ -119,6 +125,7 @@ async def cancel_run(request: Request, run_id: str) -> Response:
     responses={202: answer(Run, "It goes on."), **problems(400, 404, 409, 413, 415, 422, 503)},
     openapi_extra=body(AnswerRun, {"request_id": "input:0b1f…:1", "value": "yes"}),
 )
+@needs("runs:write")
 async def answer_run(request: Request, run_id: str) -> Response:
     """Answer a paused run, with a value that fits the schema of its RunPaused event."""
     given = await read_body(request, AnswerRun)
@@ -137,12 +144,25 @@ async def answer_run(request: Request, run_id: str) -> Response:
     },
     openapi_extra=body(RetryRun, {}),
 )
+@needs("runs:write")
 async def retry_run(request: Request, run_id: str) -> Response:
     """Run an ended run again in its session, with the same input or another, as a new run."""
     again = await read_body(request, RetryRun, empty=True)
     run = await service_of(request).runs.retry(caller_of(request), run_id, input=again.input)
     headers = {"Location": f"/runs/{run['run_id']}/events", "Content-Location": f"/runs/{run['run_id']}"}
     return _answer(run, 202, headers)
+
+
+@router.post(
+    "/runs/{run_id}/stream-token",
+    status_code=201,
+    responses={201: answer(StreamToken, "The token."), **problems(404)},
+)
+@needs("runs:read")
+async def create_stream_token(request: Request, run_id: str) -> Response:
+    """A short-lived token that opens the run's stream as ?token=…, for readers that can send no header."""
+    token = await service_of(request).stream_tokens.for_run(caller_of(request), run_id)
+    return Response(encode(token), status_code=201, media_type=JSON)
 
 
 def _answer(run: dict[str, Any], status: int, headers: dict[str, str] | None = None) -> Response:

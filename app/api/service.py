@@ -1,4 +1,4 @@
-"""What the routes call: the operations, and who asks."""
+"""What the routes call: the operations."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,15 @@ from starlette.requests import Request
 
 from app.api.sse import Streams
 from app.metrics import Metrics
-from app.operations.caller import Caller
+from app.operations.access import Access
 from app.operations.events import Events
 from app.operations.feeds import Feeds
 from app.operations.figures import Figures
 from app.operations.health import Health
+from app.operations.keys import Keys
 from app.operations.runs import Runs
 from app.operations.sessions import Sessions
+from app.operations.stream_tokens import StreamTokens
 from app.operations.workflows import Workflows
 
 
@@ -26,6 +28,9 @@ class Service:
     feeds: Feeds
     sessions: Sessions
     health: Health
+    keys: Keys
+    access: Access
+    stream_tokens: StreamTokens
     streams: Streams
     figures: Figures
     metrics: Metrics
@@ -37,8 +42,3 @@ def service_of(request: Request) -> Service:
     """The service that answers this request."""
     service: Service = request.app.state.service
     return service
-
-
-def caller_of(_request: Request) -> Caller:
-    """Who asks: the one caller there is until authentication is on."""
-    return Caller()

@@ -5,20 +5,20 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.access import caller_of, needs, routes_about
 from app.api.documents import answer, body, header, problems
 from app.api.lists import DEFAULT_LIMIT, Cursor, Filter, Limit, page
 from app.api.requests import JSON, if_none_match, read_body
-from app.api.service import caller_of, service_of
+from app.api.service import service_of
 from app.errors import PreconditionFailed
 from app.wire.bodies import Page
 from app.wire.sessions import CreateSession, ForkSession, Session, UpdateSession
 from app.workflow.encoding import encode
 
-router = APIRouter(tags=["sessions"], redirect_slashes=False, default_response_class=Response)
+router = routes_about("sessions")
 
 IF_MATCH = header("If-Match", "The ETag that you read; another one there is 412.")
 
@@ -29,6 +29,7 @@ IF_MATCH = header("If-Match", "The ETag that you read; another one there is 412.
     responses={201: answer(Session, "Made.", "Location", "ETag"), **problems(400, 404, 409, 413, 415, 422, 503)},
     openapi_extra=body(CreateSession, {"workflow": "hello", "session_state": {"greetings": []}}),
 )
+@needs("sessions:write")
 async def create_session(request: Request) -> Response:
     """Make a session before its first run, with a state to begin with."""
     new = await read_body(request, CreateSession)
@@ -36,6 +37,7 @@ async def create_session(request: Request) -> Response:
 
 
 @router.get("/sessions", responses={200: answer(Page[Session], "Newest first.", "Link"), **problems(422)})
+@needs("sessions:read")
 async def list_sessions(
     request: Request,
     workflow: Filter = None,
@@ -62,6 +64,7 @@ async def list_sessions(
     },
     openapi_extra={"parameters": [header("If-None-Match", "An ETag that you have.")]},
 )
+@needs("sessions:read")
 async def get_session(request: Request, session_id: str) -> Response:
     """One session."""
     session = await service_of(request).sessions.get(caller_of(request), session_id)
@@ -75,6 +78,7 @@ async def get_session(request: Request, session_id: str) -> Response:
     responses={200: answer(Session, "As it is now.", "ETag"), **problems(400, 404, 412, 413, 415, 422)},
     openapi_extra={"parameters": [IF_MATCH]} | body(UpdateSession, {"name": "My first session"}),
 )
+@needs("sessions:write")
 async def update_session(request: Request, session_id: str) -> Response:
     """Change a session's name or metadata."""
     changes = await read_body(request, UpdateSession)
@@ -97,6 +101,7 @@ async def update_session(request: Request, session_id: str) -> Response:
 @router.delete(
     "/sessions/{session_id}", status_code=204, responses={204: answer(None, "Deleted."), **problems(404, 409)}
 )
+@needs("sessions:write")
 async def delete_session(request: Request, session_id: str) -> Response:
     """Delete a session with its runs, their events and its history."""
     await service_of(request).sessions.delete(caller_of(request), session_id)
@@ -109,6 +114,7 @@ async def delete_session(request: Request, session_id: str) -> Response:
     responses={201: answer(Session, "The copy.", "Location", "ETag"), **problems(400, 404, 409, 413, 415, 422)},
     openapi_extra=body(ForkSession, {"revision": 0}),
 )
+@needs("sessions:write")
 async def fork_session(request: Request, session_id: str) -> Response:
     """Copy a session's state, as it is or was, to a new session of the same workflow."""
     fork = await read_body(request, ForkSession)

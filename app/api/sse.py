@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.errors import Gone, Unavailable
 from app.metrics import Metrics
+from app.operations.caller import Caller
 from app.wire.frames import comment, retry
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Streams:
         self._sending: dict[object, float] = {}
         """Since when each stream's reader has been taking what it was sent last."""
         metrics.stream_lag_seconds.set_function(self._lag_seconds)
+        self._endings: dict[Caller, set[anyio.CancelScope]] = {}
 
     def require_place(self) -> None:
         """Raises Unavailable when too many are open."""
@@ -51,12 +53,14 @@ class Streams:
             )
 
     def response(
-        self, frames: AsyncGenerator[bytes, None], headers: dict[str, str] | None = None
+        self, frames: AsyncGenerator[bytes, None], headers: dict[str, str] | None = None, *, caller: Caller
     ) -> EventSourceResponse:
-        """Answer with a stream; raises Unavailable when too many are open."""
+        """Answer a caller with a stream; raises Unavailable when too many are open."""
         self.require_place()
+        ending = anyio.CancelScope()
         return _Stream(
-            self._counted(frames),
+            self._counted(frames, caller, ending),
+            ending=ending,
             on_drop=self._metrics.readers_dropped.inc,
             headers=headers,
             sep="\n",
@@ -67,11 +71,24 @@ class Streams:
             shutdown_grace_period=FAREWELL_SECONDS,
         )
 
-    async def _counted(self, frames: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    def callers(self) -> list[Caller]:
+        """Who reads."""
+        return list(self._endings)
+
+    def dismiss(self, caller: Caller) -> None:
+        """End the streams of a caller who is known no longer."""
+        for ending in self._endings.get(caller, ()):
+            ending.cancel()
+
+    async def _counted(
+        self, frames: AsyncGenerator[bytes, None], caller: Caller, ending: anyio.CancelScope
+    ) -> AsyncIterator[bytes]:
         """The frames, opened by the retry field. A place is taken here: a client gone before never gets this far."""
         self.open += 1
         self._metrics.streams_open.inc()
         sending, stream = self._sending, object()
+        endings = self._endings.setdefault(caller, set())
+        endings.add(ending)
         opening = retry(random.randint(*RETRY_MILLISECONDS))
         try:
             async with aclosing(frames):
@@ -90,6 +107,9 @@ class Streams:
             self.open -= 1
             self._metrics.streams_open.dec()
             sending.pop(stream, None)
+            endings.discard(ending)
+            if not endings and self._endings.get(caller) is endings:
+                del self._endings[caller]
 
     def _lag_seconds(self) -> float:
         """How long the slowest reader has been taking what it was sent."""
@@ -97,17 +117,32 @@ class Streams:
 
 
 class _Stream(EventSourceResponse):
-    """A reader that takes nothing is dropped without an error: it is its own doing, and it may come back."""
+    """A reader that takes nothing is dropped without an error: it is its own doing, and it may come back.
 
-    def __init__(self, content: AsyncIterator[bytes], *, on_drop: Callable[[], None], **options: Any) -> None:
-        super().__init__(content, **options)
-        self._on_drop = on_drop
+    One that is sent away by `ending` gets a clean end.
+    """
+
+    def __init__(
+        self,
+        frames: AsyncIterator[bytes],
+        *,
+        ending: anyio.CancelScope,
+        on_drop: Callable[[], None],
+        **options: Any,
+    ) -> None:
+        super().__init__(frames, **options)
+        self._ending, self._on_drop = ending, on_drop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        except SendTimeoutError:
-            self._on_drop()
+        with self._ending:
+            try:
+                await super().__call__(scope, receive, send)
+            except SendTimeoutError:
+                self._on_drop()
+                return
+        if self._ending.cancelled_caught:
+            with anyio.move_on_after(FAREWELL_SECONDS):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _ping() -> ServerSentEvent:

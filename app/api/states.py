@@ -2,14 +2,15 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.access import caller_of, needs, routes_about
 from app.api.documents import answer, body, header, problems
 from app.api.lists import DEFAULT_LIMIT, Cursor, Limit, page
 from app.api.requests import JSON, JSON_PATCH, MERGE_PATCH, if_match, if_none_match, media_type, read_body, read_json
-from app.api.service import caller_of, service_of
+from app.api.service import service_of
 from app.errors import Invalid
 from app.operations.sessions import Change
 from app.wire.bodies import Page
@@ -17,7 +18,7 @@ from app.wire.sessions import RestoreState, Revision
 from app.workflow.patches import apply_patch, merge_patch, read_patch
 from app.workflow.state import StateDocument
 
-router = APIRouter(tags=["state"], redirect_slashes=False, default_response_class=Response)
+router = routes_about("state")
 
 OBJECT = {"type": "object", "additionalProperties": True}
 DOCUMENT = {
@@ -57,6 +58,7 @@ PUT_BODY = {"requestBody": {"required": True, "content": {JSON: {"schema": OBJEC
     responses={200: DOCUMENT, 304: answer(None, "As you have it.", "ETag"), **problems(404, 422)},
     openapi_extra={"parameters": [header("If-None-Match", "An ETag that you have.")]},
 )
+@needs("sessions:read")
 async def get_state(
     request: Request, session_id: str, revision: Annotated[int | None, Query(ge=0, lt=2**31)] = None
 ) -> Response:
@@ -72,6 +74,7 @@ async def get_state(
     responses={200: DOCUMENT, **problems(400, 404, 409, 412, 413, 415, 422)},
     openapi_extra={"parameters": [IF_MATCH]} | PATCH_BODY,
 )
+@needs("sessions:write")
 async def patch_state(request: Request, session_id: str) -> Response:
     """Change part of the state, in one piece, whatever runs are doing meanwhile."""
     kind = media_type(request, MERGE_PATCH, JSON_PATCH, JSON)
@@ -86,6 +89,7 @@ async def patch_state(request: Request, session_id: str) -> Response:
     responses={200: DOCUMENT, **problems(400, 404, 412, 413, 415, 422, 428)},
     openapi_extra={"parameters": [IF_MATCH]} | PUT_BODY,
 )
+@needs("sessions:write")
 async def put_state(request: Request, session_id: str) -> Response:
     """Replace the whole state."""
     expected = if_match(request, required=True)
@@ -98,6 +102,7 @@ async def put_state(request: Request, session_id: str) -> Response:
     responses={200: DOCUMENT, **problems(400, 404, 412, 413, 415, 422)},
     openapi_extra={"parameters": [IF_MATCH]} | body(RestoreState, {"revision": 0}),
 )
+@needs("sessions:write")
 async def restore_state(request: Request, session_id: str) -> Response:
     """Go back to what the state was, as a new revision."""
     wanted = await read_body(request, RestoreState)
@@ -111,6 +116,7 @@ async def restore_state(request: Request, session_id: str) -> Response:
     "/sessions/{session_id}/state/revisions",
     responses={200: answer(Page[Revision], "By number.", "Link"), **problems(404, 422)},
 )
+@needs("sessions:read")
 async def list_revisions(
     request: Request, session_id: str, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Response:

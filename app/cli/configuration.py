@@ -41,7 +41,9 @@ def connect(url: str | None) -> "Client":
     """A client of the server that the command line or the settings name."""
     from app.client.client import Client
 
-    return Client(url or _configured_url())
+    settings = load_settings()
+    key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    return Client(url or _configured_url(settings), api_key=key)
 
 
 def address(host: str, port: int) -> str:
@@ -50,8 +52,7 @@ def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _configured_url() -> str:
-    settings = load_settings()
+def _configured_url(settings: "Settings") -> str:
     if settings.url is not None:
         return settings.url
     if settings.port == 0:
@@ -66,6 +67,9 @@ def _explain(error: "ValidationError") -> str:
 
     found = []
     for entry in error.errors(include_url=False, include_context=False):
+        if not entry["loc"]:  # of several settings together, which the message names
+            found.append(entry["msg"].removeprefix("Value error, "))
+            continue
         name = str(entry["loc"][0])
         field = Settings.model_fields[name]
         default = "" if field.default is None else f" for the default, {_shown(field.default)}"

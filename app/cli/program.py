@@ -7,7 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from app import __version__
-from app.cli import doctor, exits, imports, runs, service, sessions, workflows
+from app.cli import doctor, exits, imports, keys, runs, service, sessions, workflows
 from app.client.errors import ClientError, ServerProblem, ServerUnreachable
 from app.errors import MillstreamError
 
@@ -31,6 +31,7 @@ cli.command(
 cli.add_typer(workflows.commands, name="workflows")
 cli.add_typer(runs.commands, name="runs")
 cli.add_typer(sessions.commands, name="sessions")
+cli.add_typer(keys.commands, name="keys")
 cli.command()(imports.import_agno)
 
 
@@ -81,6 +82,8 @@ def _refused(error: ValidationError) -> str:
 def _remedy(error: ClientError) -> str:
     if isinstance(error, ServerUnreachable) and not error.contacted:
         return "; start one with `millstream serve`, or name another with --url or MILLSTREAM_URL"
+    if isinstance(error, ServerProblem) and error.code == "unauthenticated":
+        return "; MILLSTREAM_API_KEY names the one that the command line sends"
     if isinstance(error, ServerProblem) and (known := error.members.get("known")):
         return f": {', '.join(known)}"
     return ""

@@ -17,6 +17,7 @@ from app.client.errors import ClientError, ServerUnreachable
 from app.client.following import Follower, ReceivedEvent
 from app.wire.bodies import Body, Page
 from app.wire.events import Event
+from app.wire.keys import CreateKey, Key, NewKey, RotateKey
 from app.wire.runs import AnswerRun, Run, StartRun
 from app.wire.sessions import CreateSession, ForkSession, RestoreState, Revision, Session, UpdateSession
 from app.wire.workflows import Version, Workflow
@@ -53,14 +54,18 @@ class StreamOpening:
 class Client:
     """Talks to one server; to be closed, or used as a context. Every method raises ClientError."""
 
-    def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
-        """`url` is the server's address; without a scheme it is http. `transport` replaces the network in tests."""
+    def __init__(self, url: str, *, api_key: str | None = None, transport: httpx.BaseTransport | None = None) -> None:
+        """`url` is the server's address; without a scheme it is http. `api_key` may be any bearer token.
+
+        `transport` replaces the network in tests.
+        """
         self.url = url if "://" in url else f"http://{url}"
         parts = urlsplit(self.url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ClientError(f"{url!r} is no address of a server; one looks like http://127.0.0.1:8000")
         self._http = httpx.Client(
             base_url=self.url,
+            headers={} if api_key is None else {"Authorization": f"Bearer {api_key}"},
             timeout=TIMEOUT,
             transport=transport,
             trust_env=not _is_here(parts.hostname),  # a proxy cannot reach what listens on this machine's loopback
@@ -222,6 +227,24 @@ class Client:
     def revisions(self, session_id: str, *, at_most: int | None = None) -> Iterator[Revision]:
         """The changes of a session's state, the first one first."""
         return self._list(f"/sessions/{_part(session_id)}/state/revisions", Revision, {}, at_most=at_most)
+
+    def create_key(self, body: CreateKey) -> NewKey:
+        """Make an API key; the answer alone has it."""
+        return self._write("POST", "/keys", NewKey, body)
+
+    def keys(self, *, at_most: int | None = None, tenant: str | None = None) -> Iterator[Key]:
+        """API keys, newest first."""
+        return self._list("/keys", Key, {"tenant": tenant}, at_most=at_most)
+
+    def revoke_key(self, key_id: str) -> None:
+        """Have an API key open nothing any more."""
+        answer = self._send("DELETE", f"/keys/{_part(key_id)}")
+        if not answer.is_success:
+            raise problem_of(answer)
+
+    def rotate_key(self, key_id: str, *, overlap_seconds: int) -> NewKey:
+        """Make the successor of an API key, which ends after the overlap."""
+        return self._write("POST", f"/keys/{_part(key_id)}/rotate", NewKey, RotateKey(overlap_seconds=overlap_seconds))
 
     def _get(self, path: str) -> Any:
         return json_of(self._send("GET", path))

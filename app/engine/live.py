@@ -155,6 +155,6 @@ class LiveLogs:
             log.heard()
 
 
-def session_key(session_id: str) -> str:
+def session_key(tenant: str, session_id: str) -> str:
     """What is rung when a run comes to a session."""
-    return f"session/{session_id}"
+    return f"session/{tenant}/{session_id}"

@@ -8,9 +8,9 @@ from app.engine.states import States
 from app.engine.worker import Worker
 from app.metrics import Metrics
 from app.settings import Settings
-from app.store import runs, workers
+from app.store import runs, tenants, workers
 from app.store.database import Database, Transaction
-from app.store.tables import DEFAULT_TENANT, RunRow, SessionRow
+from app.store.tables import RunRow, SessionRow
 from app.workflow.registry import Registry
 from app.workflow.status import RunStatus
 
@@ -62,8 +62,9 @@ class LocalEngine:
         return self._worker.draining
 
     def _take_over(self, transaction: Transaction) -> None:
-        ready = runs.ready_runs(transaction, DEFAULT_TENANT)
-        for run in runs.runs_with_status(transaction, DEFAULT_TENANT, RunStatus.running):
-            recover_run(transaction, self, self._states, self._live, run)
-        for run in ready:
-            self.submit(transaction, run)
+        for tenant in tenants.all_tenants(transaction):
+            ready = runs.ready_runs(transaction, tenant)
+            for run in runs.runs_with_status(transaction, tenant, RunStatus.running):
+                recover_run(transaction, self, self._states, self._live, run)
+            for run in ready:
+                self.submit(transaction, run)

@@ -23,7 +23,7 @@ from app.engine.worker import TICK_SECONDS, Worker
 from app.errors import Unavailable
 from app.metrics import Metrics
 from app.settings import Settings
-from app.store import jobs, runs, workers
+from app.store import jobs, runs, tenants, workers
 from app.store.database import Database, Transaction, driver_url
 from app.store.doorbell import Doorbell
 from app.store.tables import RunRow, SessionRow
@@ -247,7 +247,9 @@ class ProcrastinateEngine:
                 logger.exception("watch_failed")
 
     def _recover(self, transaction: Transaction) -> None:
-        for run in jobs.runs_of_dead_workers(transaction, lease_seconds=self._settings.lease_seconds):
+        for run in jobs.runs_of_dead_workers(
+            transaction, tenants.all_tenants(transaction), lease_seconds=self._settings.lease_seconds
+        ):
             logger.warning("run_recovered", extra={"run_id": run.run_id, "worker_id": run.worker_id})
             recover_run(transaction, self, self._states, self._live, run)
         self._keep_jobs(transaction)

@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from app import clock
 from app.errors import Unavailable
 from app.metrics import Metrics
-from app.store import retention
+from app.store import retention, tenants
 from app.store.database import Database, Transaction
-from app.store.tables import DEFAULT_TENANT
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +61,14 @@ class Retention:
     def _remove_batch(self, transaction: Transaction) -> int | None:
         """Remove some events; how many, or None when no run is due."""
         at = clock.now()
-        due = retention.take_due_runs(transaction, DEFAULT_TENANT, before=at - self._age, count=RUNS_PER_BATCH)
-        if not due:
-            return None
+        for tenant in tenants.all_tenants(transaction):
+            due = retention.take_due_runs(transaction, tenant, before=at - self._age, count=RUNS_PER_BATCH)
+            if due:
+                return self._remove_some(transaction, tenant, due, at)
+        return None
+
+    def _remove_some(self, transaction: Transaction, tenant: str, due: list[retention.DueRun], at: datetime) -> int:
+        """Remove as many events of the tenant's due runs as one transaction may; how many."""
         whole, rows = [], 0
         for run in due:
             rows += run.last
@@ -72,19 +76,19 @@ class Retention:
                 break
             whole.append(run.run_id)
         if whole:
-            removed = retention.remove_events(transaction, DEFAULT_TENANT, whole)
+            removed = retention.remove_events(transaction, tenant, whole)
         else:
-            removed, last = _remove_part(transaction, due[0])
+            removed, last = _remove_part(transaction, tenant, due[0])
             whole = [due[0].run_id] if last else []
         if whole:
-            retention.close_runs(transaction, DEFAULT_TENANT, whole, at=at)
+            retention.close_runs(transaction, tenant, whole, at=at)
         return removed
 
 
-def _remove_part(transaction: Transaction, run: retention.DueRun) -> tuple[int, bool]:
+def _remove_part(transaction: Transaction, tenant: str, run: retention.DueRun) -> tuple[int, bool]:
     """Remove the oldest events of a run that has many; how many, and whether these were the last."""
-    first = retention.first_sequence(transaction, DEFAULT_TENANT, run.run_id)
+    first = retention.first_sequence(transaction, tenant, run.run_id)
     if first is None:
         return 0, True
     upto = first + ROWS_PER_BATCH - 1
-    return retention.remove_events_upto(transaction, DEFAULT_TENANT, run.run_id, upto), upto >= run.last
+    return retention.remove_events_upto(transaction, tenant, run.run_id, upto), upto >= run.last

@@ -23,9 +23,9 @@ from app.engine.writer import EventWriter, Fenced, RunLog
 from app.errors import NotFound, Unavailable
 from app.metrics import Metrics
 from app.settings import Settings
-from app.store import idempotency, runs, workers
+from app.store import idempotency, runs, tenants, workers
 from app.store.database import Database, Transaction
-from app.store.tables import DEFAULT_TENANT, RunRow, SessionRow, WorkerRow
+from app.store.tables import RunRow, SessionRow, WorkerRow
 from app.workflow.encoding import decode
 from app.workflow.registry import Registry, WorkflowDefinition
 from app.workflow.status import RunStatus
@@ -295,8 +295,8 @@ class Worker:
 
     def _hand_over(self, transaction: Transaction) -> None:
         """What a drain could not wait for becomes ready; a death it is not."""
-        for run_id in runs.runs_under(transaction, DEFAULT_TENANT, self.worker_id):
-            run = runs.lock_run(transaction, DEFAULT_TENANT, run_id)
+        for tenant, run_id in runs.runs_under(transaction, tenants.all_tenants(transaction), self.worker_id):
+            run = runs.lock_run(transaction, tenant, run_id)
             if run is not None and run.worker_id == self.worker_id and run.status == RunStatus.running:
                 make_ready(transaction, self._engine, run, recoveries=run.recoveries)
         workers.delete_worker(transaction, self.worker_id)
@@ -324,14 +324,15 @@ class Worker:
                 self._begun.pop(run_id, None)
 
     def _tick(self, transaction: Transaction) -> list[RunRow]:
-        for run in runs.overdue_pauses(transaction, DEFAULT_TENANT, clock.now()):
+        everybody = tenants.all_tenants(transaction)
+        for run in runs.overdue_pauses(transaction, everybody, clock.now()):
             if run.question is not None:
                 request_id = decode(run.question)["request_id"]
                 continue_run(transaction, self._engine, self._live, run, request_id=request_id, value=None)
         if (oldest := clock.now() - self._key_lifetime) > self._keys_kept_since + KEY_SWEEP:
             idempotency.delete_keys(transaction, before=oldest)
             self._keys_kept_since = oldest
-        return runs.cancels_for(transaction, DEFAULT_TENANT, self.worker_id)
+        return runs.cancels_for(transaction, everybody, self.worker_id)
 
     def _spawn(self, work: Coroutine[Any, Any, None], group: set[asyncio.Task[None]]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.engine.live import LiveLog, LiveLogs, session_key
-from app.errors import Invalid, Malformed, NotFound
+from app.errors import Invalid, Malformed
 from app.operations.caller import Caller
 from app.operations.events import FRAMES_PER_SEND, TableReader
 from app.operations.kept import events_gone, last_event
 from app.operations.runs import existing_run
-from app.store import retention, runs, sessions
+from app.operations.sessions import existing_session
+from app.store import retention, runs
 from app.store.database import Database, Transaction
-from app.store.tables import RunRow
+from app.store.tables import DEFAULT_TENANT, RunRow
 from app.wire.frames import with_id
 from app.workflow.encoding import decode, encode
 from app.workflow.status import ENDED
@@ -53,6 +54,8 @@ class Feed:
     """Named runs that have, and the sequence of their last event."""
     sessions: dict[str, int] = field(default_factory=dict)
     """The ordinal of the newest run that was taken in, by session."""
+    salt: str = ""
+    """Whose place it is: to anybody else its cursors say nothing."""
 
     @property
     def at_end(self) -> bool:
@@ -61,13 +64,17 @@ class Feed:
 
     def cursor(self) -> str:
         """This place, as an opaque text."""
-        places = {_short(run.run_id): run.cursor for run in self.runs.values() if run.session is None}
-        places |= {_short(run_id): last for run_id, last in self.finished.items()}
+        places = {self.short(run.run_id): run.cursor for run in self.runs.values() if run.session is None}
+        places |= {self.short(run_id): last for run_id, last in self.finished.items()}
         of_sessions: dict[str, Any] = {}
         for session, newest in self.sessions.items():
             live = {str(run.ordinal): run.cursor for run in self.runs.values() if run.session == session}
-            of_sessions[_short(session)] = [newest, live]
+            of_sessions[self.short(session)] = [newest, live]
         return base64.urlsafe_b64encode(encode([places, of_sessions])).decode().rstrip("=")
+
+    def short(self, name: str) -> str:
+        """A few characters that tell the named ones apart."""
+        return hashlib.sha256((self.salt + name).encode(errors="replace")).hexdigest()[:10]
 
 
 class Feeds:
@@ -82,26 +89,37 @@ class Feeds:
 
         Raises NotFound for an unknown one, Malformed for a bad cursor, Gone for one into what retention has removed.
         """
-        if not run_ids and not session_ids:
-            raise Invalid("name at least one run_id or session_id", code="invalid_parameter")
-        if len(run_ids) + len(session_ids) > MAX_NAMED:
-            raise Invalid(f"one stream carries {MAX_NAMED} runs and sessions at the most", code="invalid_parameter")
+        _check_number(run_ids, session_ids)
         seen_runs, seen_sessions = _read_cursor(cursor)
 
         def work(transaction: Transaction) -> Feed:
-            feed = Feed()
+            feed = Feed(salt=_salt(caller))
             for run_id in run_ids:
-                self._name_run(transaction, caller, feed, run_id, seen_runs.get(_short(run_id), 0))
+                self._name_run(transaction, caller, feed, run_id, seen_runs.get(feed.short(run_id), 0))
             for session_id in session_ids:
-                self._name_session(transaction, caller, feed, session_id, seen_sessions.get(_short(session_id)))
+                self._name_session(transaction, caller, feed, session_id, seen_sessions.get(feed.short(session_id)))
             return feed
 
         return await self._database.read(work)
 
+    async def check(self, caller: Caller, *, run_ids: list[str], session_ids: list[str]) -> None:
+        """Raises NotFound for an unknown one, Invalid for none at all or too many."""
+        _check_number(run_ids, session_ids)
+
+        def work(transaction: Transaction) -> None:
+            for run_id in run_ids:
+                existing_run(transaction, caller, run_id)
+            for session_id in session_ids:
+                existing_session(transaction, caller, session_id)
+
+        await self._database.read(work)
+
     async def follow(self, caller: Caller, feed: Feed) -> AsyncGenerator[bytes, None]:
         """Frames of all its runs, each run's in order, until nothing more can come."""
         with ExitStack() as held:
-            bells = [held.enter_context(self._live.reading(session_key(session))) for session in feed.sessions]
+            bells = [
+                held.enter_context(self._live.reading(session_key(caller.tenant, session))) for session in feed.sessions
+            ]
             trusted = True
             while True:
                 changes = {bell.change() for bell in bells}
@@ -160,7 +178,7 @@ class Feeds:
         if feed.sessions:
             for run in await self._database.read(work):
                 feed.sessions[run.session_id] = run.ordinal
-                if run.run_id not in feed.runs:
+                if run.run_id not in feed.runs and caller.sees(run.user_id):
                     feed.runs[run.run_id] = _Followed(run.run_id, 0, run.session_id, run.ordinal)
 
     def _name_run(self, transaction: Transaction, caller: Caller, feed: Feed, run_id: str, cursor: int) -> None:
@@ -182,18 +200,20 @@ class Feeds:
         seen: "tuple[int, dict[int, int]] | None",
     ) -> None:
         """Without a cursor, from the runs that live now; with one, from where it stands."""
-        session = sessions.get_session(transaction, caller.tenant, session_id)
-        if session is None:
-            raise NotFound(f"there is no session {session_id[:255]!r}", code="unknown_session")
+        session = existing_session(transaction, caller, session_id)
         if seen is None:
             feed.sessions[session_id] = session.run_count
             for run in runs.live_runs(transaction, caller.tenant, session_id):
+                if not caller.sees(run.user_id):
+                    continue
                 feed.runs.setdefault(run.run_id, _Followed(run.run_id, 0, session_id, run.ordinal))
             return
         newest, live = seen
         feed.sessions[session_id] = newest
-        missed = retention.first_gone_run(transaction, caller.tenant, session_id, ordinal=newest)
+        missed = _first_gone(transaction, caller, session_id, newest)
         for run in runs.runs_with_ordinals(transaction, caller.tenant, session_id, list(live)):
+            if not caller.sees(run.user_id):
+                continue
             if run.events_gone_upto is not None:
                 missed = missed or run.run_id
             feed.runs.setdefault(run.run_id, _Followed(run.run_id, live[run.ordinal], session_id, run.ordinal))
@@ -201,9 +221,28 @@ class Feeds:
             raise events_gone(missed, remedy=f"; follow session {session_id!r} anew, without a cursor")
 
 
-def _short(name: str) -> str:
-    """A few characters that tell the named ones apart."""
-    return hashlib.sha256(name.encode(errors="replace")).hexdigest()[:10]
+def _first_gone(transaction: Transaction, caller: Caller, session_id: str, ordinal: int) -> str | None:
+    """The first run of the session after one that the caller sees, and whose events can no longer be read."""
+    while (gone := retention.first_gone_run(transaction, caller.tenant, session_id, ordinal=ordinal)) is not None:
+        run = runs.get_run(transaction, caller.tenant, gone) if caller.user_id is not None else None
+        if run is None or caller.sees(run.user_id):
+            return gone
+        ordinal = run.ordinal
+    return None
+
+
+def _salt(caller: Caller) -> str:
+    """What tells the caller's names from those of others."""
+    if caller.tenant == DEFAULT_TENANT and caller.user_id is None:
+        return ""
+    return f"{caller.tenant}\0{caller.user_id or ''}\0"
+
+
+def _check_number(run_ids: list[str], session_ids: list[str]) -> None:
+    if not run_ids and not session_ids:
+        raise Invalid("name at least one run_id or session_id", code="invalid_parameter")
+    if len(run_ids) + len(session_ids) > MAX_NAMED:
+        raise Invalid(f"one stream carries {MAX_NAMED} runs and sessions at the most", code="invalid_parameter")
 
 
 def _read_cursor(cursor: str) -> tuple[dict[str, int], dict[str, tuple[int, dict[int, int]]]]:

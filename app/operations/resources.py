@@ -3,11 +3,17 @@
 from typing import Any
 
 from app.clock import rfc3339
+from app.errors import NotFound
 from app.store import runs
 from app.store.database import Transaction
 from app.store.tables import RevisionRow, RunRow, SessionRow
 from app.workflow.encoding import decode
 from app.workflow.status import RunStatus
+
+
+def unknown_session(session_id: str) -> NotFound:
+    """The error for an id that no session has, or none that the caller sees."""
+    return NotFound(f"there is no session {session_id[:255]!r}", code="unknown_session")
 
 
 def run_resource(transaction: Transaction, row: RunRow) -> dict[str, Any]:

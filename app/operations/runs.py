@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ from app.errors import Conflict, Invalid, NotFound, Unavailable
 from app.metrics import Metrics
 from app.operations.caller import Caller
 from app.operations.cursors import cut_page, read_cursor, write_cursor
-from app.operations.resources import run_at, run_resource
+from app.operations.resources import run_at, run_resource, unknown_session
 from app.store import idempotency, runs, sessions
 from app.store.database import Database, Transaction
 from app.store.tables import IdempotencyRow, RunRow, SessionRow
@@ -33,6 +33,8 @@ from app.workflow.status import ENDED, RunStatus
 
 _RUN_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
+OF_USER = "\x1f"
+"""Between a user and the user's Idempotency-Key, which has printable characters alone."""
 POLL_SECONDS = 1.0
 """How long a wait trusts that it would have been woken."""
 
@@ -81,6 +83,8 @@ class Runs:
         Raises NotFound for an unknown workflow, Invalid for an input that does not fit, Conflict for another workflow's
         session or a busy one that is not to be waited for, Unavailable while draining. The same key gives the same run.
         """
+        if caller.user_id is not None:
+            request = replace(request, user_id=caller.owner(request.user_id))
         definition = self._registry.get(request.workflow)
         definition.input.validate(request.input)
         if request.session_state is not None:
@@ -92,7 +96,11 @@ class Runs:
             run_id, at = clock.new_id(), clock.now()
             if idempotency_key is not None:
                 key = IdempotencyRow(
-                    tenant_id=caller.tenant, key=idempotency_key, request_hash=digest, run_id=run_id, created_at=at
+                    tenant_id=caller.tenant,
+                    key=_key_of(caller, idempotency_key),
+                    request_hash=digest,
+                    run_id=run_id,
+                    created_at=at,
                 )
                 if (known := self._use_key(transaction, key)) is not None:
                     return run_resource(transaction, known), None
@@ -102,7 +110,9 @@ class Runs:
 
         resource, interrupted = await self._database.write(work)
         if interrupted is not None:
-            await self.cancel(caller, interrupted)  # a transaction of its own: a run is locked before its session
+            await self.cancel(
+                replace(caller, user_id=None), interrupted
+            )  # whosever it is in the caller's session; a transaction of its own: a run is locked before its session
         return resource
 
     async def get(self, caller: Caller, run_id: str) -> dict[str, Any]:
@@ -116,6 +126,8 @@ class Runs:
     ) -> tuple[list[dict[str, Any]], str | None]:
         """Runs, newest first, and the cursor of the next page."""
         before = None if cursor is None else read_cursor(cursor, str)[0]
+        if caller.user_id is not None:
+            filters = filters | {"user_id": caller.owner(filters.get("user_id"))}
 
         def work(transaction: Transaction) -> tuple[list[dict[str, Any]], str | None]:
             rows = runs.list_runs(transaction, caller.tenant, filters=filters, before=before, limit=limit + 1)
@@ -211,7 +223,8 @@ class Runs:
             return self._use_key(transaction, key)
         if known.request_hash != key.request_hash:
             raise Invalid(
-                f"the Idempotency-Key {key.key!r} was used for another request; a new request takes a new key",
+                f"the Idempotency-Key {key.key.rpartition(OF_USER)[2]!r} was used for another request;"
+                " a new request takes a new key",
                 code="idempotency_key_reused",
                 run_id=known.run_id,
             )
@@ -228,6 +241,8 @@ class Runs:
     ) -> tuple[dict[str, Any], str | None]:
         """Write the run, and give it the session's turn if that is free; with it the live one that it interrupts."""
         session = sessions.arrive(transaction, _arrival(caller, request, run_id, at))
+        if not caller.sees(session.user_id):
+            raise unknown_session(session.session_id)  # and nothing has arrived
         _check_workflow(session, request.workflow)
         busy = session.active_run_id != run_id
         if busy and request.on_busy == "reject":
@@ -255,7 +270,7 @@ class Runs:
             traceparent=traceparent,
         )
         transaction.after_commit(lambda: self._metrics.run_started(row.workflow))
-        transaction.after_commit(lambda: self._live.ring(session_key(row.session_id)))
+        transaction.after_commit(lambda: self._live.ring(session_key(row.tenant_id, row.session_id)))
         if not busy:
             self._engine.submit(transaction, row, session)
         runs.insert_run(transaction, row)
@@ -275,7 +290,7 @@ class Runs:
 def existing_run(transaction: Transaction, caller: Caller, run_id: str) -> RunRow:
     """The run; raises NotFound."""
     row = runs.get_run(transaction, caller.tenant, run_id) if _RUN_ID.fullmatch(run_id) else None
-    if row is None:
+    if row is None or not caller.sees(row.user_id):
         raise unknown_run(run_id)
     return row
 
@@ -283,7 +298,7 @@ def existing_run(transaction: Transaction, caller: Caller, run_id: str) -> RunRo
 def locked_run(transaction: Transaction, caller: Caller, run_id: str) -> RunRow:
     """The run, locked until the transaction ends; raises NotFound."""
     row = runs.lock_run(transaction, caller.tenant, run_id) if _RUN_ID.fullmatch(run_id) else None
-    if row is None:
+    if row is None or not caller.sees(row.user_id):
         raise unknown_run(run_id)
     return row
 
@@ -291,6 +306,11 @@ def locked_run(transaction: Transaction, caller: Caller, run_id: str) -> RunRow:
 def unknown_run(run_id: str) -> NotFound:
     """The error for an id that no run has."""
     return NotFound(f"there is no run {run_id[:100]!r}", code="unknown_run")
+
+
+def _key_of(caller: Caller, idempotency_key: str) -> str:
+    """The key as it is kept: those of two users never meet, and a user's never one of the whole tenant's."""
+    return idempotency_key if caller.user_id is None else f"{caller.user_id}{OF_USER}{idempotency_key}"
 
 
 def _arrival(caller: Caller, request: RunRequest, run_id: str, at: datetime) -> SessionRow:

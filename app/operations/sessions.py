@@ -10,7 +10,7 @@ from app.engine.states import States
 from app.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from app.operations.caller import Caller
 from app.operations.cursors import cut_page, read_cursor, write_cursor
-from app.operations.resources import revision_resource, session_resource
+from app.operations.resources import revision_resource, session_resource, unknown_session
 from app.store import events, idempotency, retention, revisions, sessions
 from app.store.database import Database, Transaction
 from app.store.tables import SessionRow
@@ -43,7 +43,7 @@ class Sessions:
         self._registry.get(workflow)
         document = EMPTY.changed_to(session_state)
         at = clock.now()
-        row = _new_row(caller, workflow, session_id, user_id, name, metadata, at)
+        row = _new_row(caller, workflow, session_id, caller.owner(user_id), name, metadata, at)
 
         def work(transaction: Transaction) -> dict[str, Any]:
             self._insert(transaction, caller, row, document, at)
@@ -54,7 +54,7 @@ class Sessions:
     async def get(self, caller: Caller, session_id: str) -> dict[str, Any]:
         """The session; raises NotFound."""
         return await self._database.read(
-            lambda transaction: session_resource(_existing(transaction, caller, session_id))
+            lambda transaction: session_resource(existing_session(transaction, caller, session_id))
         )
 
     async def page(
@@ -65,6 +65,8 @@ class Sessions:
         if cursor is not None:
             created_at, session_id = read_cursor(cursor, str, str)
             before = (_moment(created_at, cursor), session_id)
+        if (owner := caller.owner(filters.get("user_id"))) is not None:
+            filters = filters | {"user_id": owner}
 
         def work(transaction: Transaction) -> tuple[list[dict[str, Any]], str | None]:
             rows = sessions.list_sessions(transaction, caller.tenant, filters=filters, before=before, limit=limit + 1)
@@ -86,7 +88,7 @@ class Sessions:
                 columns["annotations"] = encode(values["metadata"] or {}).decode()
             if columns:
                 sessions.update_session(transaction, caller.tenant, session_id, columns | {"updated_at": clock.now()})
-            return session_resource(_existing(transaction, caller, session_id))
+            return session_resource(existing_session(transaction, caller, session_id))
 
         return await self._database.write(work)
 
@@ -124,9 +126,9 @@ class Sessions:
         at = clock.now()
 
         def work(transaction: Transaction) -> dict[str, Any]:
-            source = _existing(transaction, caller, session_id)
+            source = existing_session(transaction, caller, session_id)
             document = self._at(transaction, source, revision)
-            owner = user_id if user_id is not None else source.user_id
+            owner = caller.owner(user_id) or source.user_id
             row = _new_row(caller, source.workflow, new_session_id, owner, name or source.name, metadata or {}, at)
             if metadata is None:
                 row.annotations = source.annotations
@@ -139,7 +141,7 @@ class Sessions:
         """The revision and the encoded document: the newest, or that of an earlier revision."""
 
         def work(transaction: Transaction) -> tuple[int, bytes]:
-            row = _existing(transaction, caller, session_id)
+            row = existing_session(transaction, caller, session_id)
             wanted = row.revision if revision is None else revision
             return wanted, self._at(transaction, row, revision).encoded
 
@@ -186,7 +188,7 @@ class Sessions:
         after = 0 if cursor is None else read_cursor(cursor, int)[0]
 
         def work(transaction: Transaction) -> tuple[list[dict[str, Any]], str | None]:
-            _existing(transaction, caller, session_id)
+            existing_session(transaction, caller, session_id)
             rows = revisions.list_revisions(transaction, caller.tenant, session_id, after=after, limit=limit + 1)
             page, following = cut_page(rows, limit, lambda row: write_cursor(row.revision))
             return [revision_resource(row) for row in page], following
@@ -228,22 +230,19 @@ def stale(session_id: str, revision: int) -> PreconditionFailed:
     )
 
 
-def _existing(transaction: Transaction, caller: Caller, session_id: str) -> SessionRow:
+def existing_session(transaction: Transaction, caller: Caller, session_id: str) -> SessionRow:
+    """The session; raises NotFound."""
     row = None if "\x00" in session_id else sessions.get_session(transaction, caller.tenant, session_id)
-    if row is None:
-        raise _unknown(session_id)
+    if row is None or not caller.sees(row.user_id):
+        raise unknown_session(session_id)
     return row
 
 
 def _locked(transaction: Transaction, caller: Caller, session_id: str) -> SessionRow:
     row = None if "\x00" in session_id else sessions.lock_session(transaction, caller.tenant, session_id)
-    if row is None:
-        raise _unknown(session_id)
+    if row is None or not caller.sees(row.user_id):
+        raise unknown_session(session_id)
     return row
-
-
-def _unknown(session_id: str) -> NotFound:
-    return NotFound(f"there is no session {session_id[:255]!r}", code="unknown_session")
 
 
 def _new_row(

@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.store.database import Transaction
-from app.store.tables import DEFAULT_TENANT, RunRow, RunTable, table_of
+from app.store.tables import RunRow, RunTable, table_of
 from app.workflow.encoding import encode
 
 QUEUE = "runs"
@@ -21,7 +21,7 @@ _DEAD = {
     "postgresql": (
         # The tenant is what leads into the index: without it every run there ever was is read, once a second.
         f"SELECT {_RUN_COLUMNS} FROM runs"  # noqa: S608
-        " WHERE tenant_id = $1 AND status = 'running' AND NOT EXISTS (SELECT 1 FROM workers"
+        " WHERE tenant_id = ANY($1::text[]) AND status = 'running' AND NOT EXISTS (SELECT 1 FROM workers"
         " WHERE workers.worker_id = runs.worker_id AND heartbeat_at > now() - make_interval(secs => $2))"
         " ORDER BY run_id FOR NO KEY UPDATE OF runs SKIP LOCKED"
     )
@@ -55,9 +55,9 @@ def defer_run(transaction: Transaction, run: RunRow) -> None:
     transaction.driver(_DEFER, (QUEUE, TASK, arguments))
 
 
-def runs_of_dead_workers(transaction: Transaction, *, lease_seconds: float) -> list[RunRow]:
+def runs_of_dead_workers(transaction: Transaction, tenants: list[str], *, lease_seconds: float) -> list[RunRow]:
     """Running runs whose worker has been silent for longer than its lease, locked; others may be taking some too."""
-    return [_run_of(row) for row in transaction.driver(_DEAD, (DEFAULT_TENANT, lease_seconds))]
+    return [_run_of(row) for row in transaction.driver(_DEAD, (tenants, lease_seconds))]
 
 
 def runs_without_job(transaction: Transaction, *, lease_seconds: float) -> list[RunRow]:

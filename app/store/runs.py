@@ -4,9 +4,23 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, bindparam, func, insert, literal_column, select, union_all, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    any_,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    select,
+    union_all,
+    update,
+)
 
-from app.store.database import Transaction
+from app.store.database import Record, Transaction
 from app.store.statements import Statement, among
 from app.store.tables import RunRow, RunTable, SessionTable, table_of
 from app.workflow.status import RunStatus
@@ -16,6 +30,19 @@ _sessions = table_of(SessionTable)
 _OF_SESSION = (_sessions.c.tenant_id == _runs.c.tenant_id) & (_sessions.c.session_id == _runs.c.session_id)
 _KEY = (_runs.c.tenant_id == bindparam("tenant")) & (_runs.c.run_id == bindparam("run"))
 _GET = Statement(select(_runs).where(_KEY))
+
+
+def _of_tenants(statement: Select[Any]) -> Statement:
+    """The statement for the runs of a tenant, on Postgres of several: there a journey to the database is what costs."""
+    several = any_(bindparam("tenants", type_=ARRAY(Text)))
+    return Statement(
+        {
+            "sqlite": statement.where(_runs.c.tenant_id == bindparam("tenants")),
+            "postgresql": statement.where(_runs.c.tenant_id == several),
+        }
+    )
+
+
 _LOCK = Statement(select(_runs).where(_KEY).with_for_update(key_share=True))
 _INSERT = Statement(insert(_runs))
 _CLAIM = Statement(
@@ -65,28 +92,25 @@ _REQUEST_CANCEL = Statement(
         cancel_requested_at=func.coalesce(_runs.c.cancel_requested_at, bindparam("at", type_=_runs.c.created_at.type))
     )
 )
-_CANCELS = Statement(
+_CANCELS = _of_tenants(
     select(_runs).where(
-        _runs.c.tenant_id == bindparam("tenant"),
         _runs.c.status == RunStatus.running.value,
         _runs.c.worker_id == bindparam("worker"),
         _runs.c.cancel_requested_at.is_not(None),
     )
 )
-_UNDER = Statement(
-    select(_runs.c.run_id)
+_UNDER = _of_tenants(
+    select(_runs.c.tenant_id, _runs.c.run_id)
     .where(
-        _runs.c.tenant_id == bindparam("tenant"),
         _runs.c.status == RunStatus.running.value,
         _runs.c.worker_id == bindparam("worker"),
     )
     .order_by(_runs.c.run_id)
 )
 # Several processes look; each takes what no other is just taking.
-_OVERDUE = Statement(
+_OVERDUE = _of_tenants(
     select(_runs)
     .where(
-        _runs.c.tenant_id == bindparam("tenant"),
         _runs.c.status == RunStatus.paused.value,
         _runs.c.paused_until <= bindparam("at", type_=_runs.c.paused_until.type),
     )
@@ -229,19 +253,29 @@ def request_cancel(transaction: Transaction, tenant: str, run: str, at: datetime
     transaction.run(_REQUEST_CANCEL, {"tenant": tenant, "run": run, "at": at})
 
 
-def cancels_for(transaction: Transaction, tenant: str, worker: str) -> list[RunRow]:
+def cancels_for(transaction: Transaction, tenants: list[str], worker: str) -> list[RunRow]:
     """The worker's runs that are to be stopped."""
-    return [RunRow.of(row) for row in transaction.all(_CANCELS, {"tenant": tenant, "worker": worker})]
+    return [RunRow.of(row) for row in _rows_of(transaction, _CANCELS, tenants, {"worker": worker})]
 
 
-def runs_under(transaction: Transaction, tenant: str, worker: str) -> list[str]:
-    """The ids of the runs that the worker has, in their order."""
-    return [row["run_id"] for row in transaction.all(_UNDER, {"tenant": tenant, "worker": worker})]
+def runs_under(transaction: Transaction, tenants: list[str], worker: str) -> list[tuple[str, str]]:
+    """The tenants and ids of the runs that the worker has, in the order of the ids."""
+    rows = _rows_of(transaction, _UNDER, tenants, {"worker": worker})
+    return [(row["tenant_id"], row["run_id"]) for row in rows]
 
 
-def overdue_pauses(transaction: Transaction, tenant: str, at: datetime) -> list[RunRow]:
+def overdue_pauses(transaction: Transaction, tenants: list[str], at: datetime) -> list[RunRow]:
     """Paused runs that have waited long enough."""
-    return [RunRow.of(row) for row in transaction.all(_OVERDUE, {"tenant": tenant, "at": at})]
+    return [RunRow.of(row) for row in _rows_of(transaction, _OVERDUE, tenants, {"at": at})]
+
+
+def _rows_of(
+    transaction: Transaction, statement: Statement, tenants: list[str], parameters: dict[str, Any]
+) -> list[Record]:
+    """The rows of all these tenants. On SQLite one is asked for after the other: a list keeps it from the index."""
+    if transaction.dialect != "sqlite":
+        return transaction.all(statement, parameters | {"tenants": tenants})
+    return [row for tenant in tenants for row in transaction.all(statement, parameters | {"tenants": tenant})]
 
 
 def next_queued_run(transaction: Transaction, tenant: str, session: str, *, after: int) -> RunRow | None:

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 DEFAULT_TENANT = "default"
-"""The one tenant there is until authentication is on."""
+"""The tenant of everything that is made without a credential, and of the operator's own keys."""
 
 metadata = MetaData(
     naming_convention={
@@ -332,6 +332,63 @@ class ImportTable(ImportRow, table=True):
 
     __tablename__ = "imports"
     __table_args__ = (PrimaryKeyConstraint("tenant_id", "source"), {"sqlite_with_rowid": False})
+
+
+class TenantRow(Row):
+    """A tenant that has, or had, a caller: background work looks through all of them."""
+
+    tenant_id: str
+
+
+class TenantTable(TenantRow, table=True):
+    """The table of it."""
+
+    __tablename__ = "tenants"
+    __table_args__ = (PrimaryKeyConstraint("tenant_id"), {"sqlite_with_rowid": False})
+
+
+class KeyRow(Row):
+    """An API key: what it opens, for how long, and a digest of its secret part, which nobody can turn back."""
+
+    tenant_id: str
+    key_id: str
+    digest: str
+    name: str
+    scopes: str
+    """Separated by blanks."""
+    user_id: str | None = None
+    """Whose alone the sessions and runs are that it sees; None for all of the tenant's."""
+    created_at: datetime = Field(sa_type=Instant)
+    expires_at: datetime | None = Field(default=None, sa_type=Instant)
+    revoked_at: datetime | None = Field(default=None, sa_type=Instant)
+    last_used_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class KeyTable(KeyRow, table=True):
+    """The table of it."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant_id", "key_id"),
+        Index("ix_api_keys_id", "key_id", unique=True),
+        Index("ix_api_keys_created", "tenant_id", "created_at", "key_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+
+class SecretRow(Row):
+    """What all processes share and nobody else may know, by its name."""
+
+    name: str
+    value: str
+    created_at: datetime = Field(sa_type=Instant)
+
+
+class SecretTable(SecretRow, table=True):
+    """The table of it."""
+
+    __tablename__ = "secrets"
+    __table_args__ = (PrimaryKeyConstraint("name"), {"sqlite_with_rowid": False})
 
 
 def table_of(table: type[Row]) -> Table:

@@ -310,4 +310,4 @@ async def read_sse_until_cut(stream: httpx.Response) -> AsyncIterator[int]:
         async for event in events:
             yield int(event.id or 0)
     finally:
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()

@@ -52,6 +52,8 @@ def test_settings_have_a_row_with_their_default(name: str) -> None:
     default = Settings.model_fields[name].default
     if default is None or default == ():
         shown = "none"
+    elif isinstance(default, tuple):
+        shown = ",".join(default)
     elif isinstance(default, bool):
         shown = str(default).lower()
     elif isinstance(default, int | float):

@@ -21,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from app import RunResponse, Workflow
+from tests.support.keys import bearer, first_key, new_key
 from tests.support.server import Client, running
 
 EXAMPLES = 15
@@ -57,13 +58,16 @@ class Later(Workflow):
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["allowed", "forbidden"])
 async def test_nothing_happens_that_is_not_documented(database_url: str, mode: GenerationMode) -> None:
     async with running(database_url, Hello, Later) as client:
+        credential = bearer(await first_key(client))
+        client.headers.update(credential)
         known = {
+            "key_id": [(await new_key(client, None))["key_id"] for _ in range(3)],
             "run_id": [(await client.finish("hello", {"session_id": "s"}))["run_id"] for _ in range(3)],
             "session_id": ["s"],
             "name": ["hello", "later"],
         }
         document = (await client.get("/openapi.json")).json()
-        failures = await asyncio.to_thread(conform, document, str(client.base_url), known, mode)
+        failures = await asyncio.to_thread(conform, document, str(client.base_url), known, mode, credential)
         assert not failures, "\n\n".join(failures)
         await still_serves(client)
 
@@ -73,7 +77,9 @@ async def still_serves(client: Client) -> None:
     assert (await client.finish("hello"))["status"] == "completed"
 
 
-def conform(document: Any, base_url: str, known: dict[str, list[str]], mode: GenerationMode) -> list[str]:
+def conform(
+    document: Any, base_url: str, known: dict[str, list[str]], mode: GenerationMode, credential: dict[str, str]
+) -> list[str]:
     """What is wrong, one text for each route."""
     schema = schemathesis.openapi.from_dict(document)
     failures = []
@@ -81,10 +87,10 @@ def conform(document: Any, base_url: str, known: dict[str, list[str]], mode: Gen
         assert isinstance(found, Ok)
         operation = found.ok()
         requests.post(
-            f"{base_url}/sessions", json={"workflow": "hello", "session_id": "s"}, timeout=20
+            f"{base_url}/sessions", json={"workflow": "hello", "session_id": "s"}, headers=credential, timeout=20
         )  # if it is gone
         try:
-            law(operation, base_url, known, mode)
+            law(operation, base_url, known, mode, credential)
         except Unsatisfiable:
             assert mode is GenerationMode.NEGATIVE  # a route without parameters forbids nothing
         except BaseExceptionGroup as group:
@@ -94,7 +100,9 @@ def conform(document: Any, base_url: str, known: dict[str, list[str]], mode: Gen
     return failures
 
 
-def law(operation: Any, base_url: str, known: dict[str, list[str]], mode: GenerationMode) -> None:
+def law(
+    operation: Any, base_url: str, known: dict[str, list[str]], mode: GenerationMode, credential: dict[str, str]
+) -> None:
     """Send what the document allows, or what it forbids, and check the answers."""
 
     @settings(
@@ -112,15 +120,16 @@ def law(operation: Any, base_url: str, known: dict[str, list[str]], mode: Genera
                 case.path_parameters[name] = quote(places.draw(strategies.sampled_from(known[name])), safe="")
         for name in USUAL_HEADERS.keys() & (case.headers or {}).keys():
             case.headers[name] = places.draw(strategies.sampled_from([case.headers[name], *USUAL_HEADERS[name]]))
-        check(case, base_url)
+        check(case, base_url, places.draw(strategies.sampled_from([credential, credential, credential, {}])))
 
     call: Any = answers
     call()
 
 
-def check(case: Any, base_url: str) -> None:
+def check(case: Any, base_url: str, credential: dict[str, str]) -> None:
     """Send one request; of a stream, only the beginning is looked at, as it may go on."""
     arguments = case.as_transport_kwargs(base_url=base_url)
+    arguments["headers"] = {**(arguments.get("headers") or {}), **credential}
     with requests.Session() as session, session.request(**arguments, stream=True, timeout=20) as answer:
         if answer.headers.get("content-type", "").startswith("text/event-stream"):
             assert answer.status_code == 200

@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from app import RunResponse, Workflow
+from tests.support.keys import bearer, first_key
 from tests.support.server import Client, running
 
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -193,6 +194,8 @@ async def test_every_kind_of_answer_has_no_more_than_one_body(client: Client) ->
 
 async def test_the_examples_work_when_they_are_sent(client: Client) -> None:
     document = await document_of(client)
+    client.headers.update(bearer(await first_key(client)))  # one of the examples makes a key
+    await client.post("/sessions", json={"workflow": "hello", "session_id": "my-session"})
     tried = 0
     for path, method, operation in operations(document):
         for kind, content in operation.get("requestBody", {}).get("content", {}).items():
@@ -212,6 +215,7 @@ async def send_example(client: Client, method: str, path: str, kind: str, exampl
     """Send an example to a session and a run that are there."""
     session = (await client.post("/sessions", json={"workflow": "hello", "session_state": {"greetings": []}})).json()
     run = await client.finish("hello")
-    values = {"name": "hello", "session_id": session["session_id"], "run_id": run["run_id"]}
+    key = (await client.post("/keys", json={"name": "spare", "scopes": ["runs:read"]})).json()
+    values = {"name": "hello", "session_id": session["session_id"], "run_id": run["run_id"], "key_id": key["key_id"]}
     headers = {"Content-Type": kind, "If-Match": '"1"'} if path.endswith("/state") else {"Content-Type": kind}
     return await client.request(method, path.format_map(values), content=json.dumps(example), headers=headers)

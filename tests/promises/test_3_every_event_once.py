@@ -43,7 +43,7 @@ async def read_with_cuts(client: Client, run_id: str, chance: random.Random) -> 
                 left -= 1
                 if left == 0:
                     break
-            await reading.aclose()  # type: ignore[attr-defined]
+            await reading.aclose()
         await asyncio.sleep(chance.choice([0, 0, 0.01]))
 
 

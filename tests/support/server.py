@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +55,7 @@ class Client(httpx.AsyncClient):
             return [event async for event in read_sse(stream)]
 
 
-async def read_sse(stream: httpx.Response) -> AsyncIterator[SseEvent]:
+async def read_sse(stream: httpx.Response) -> AsyncGenerator[SseEvent, None]:
     """The frames of a stream; a small reader of our own that accepts nothing but what we promise."""
     assert stream.status_code == 200, await stream.aread()
     assert stream.headers["content-type"].startswith("text/event-stream")

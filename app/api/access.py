@@ -1,0 +1,136 @@
+"""Who may call which route. A route that says nothing of it, and is not on the list of open ones, cannot be built.
+
+What a route needs is declared at its function:
+
+    @router.get("/runs/{run_id}")
+    @needs("runs:read")
+    async def get_run(…)
+"""
+
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from app.api.service import Service, service_of
+from app.errors import ConfigurationError, Forbidden, Unauthenticated
+from app.operations.caller import OPEN, Caller
+from app.operations.stream_tokens import target
+from app.wire.keys import Scope
+
+OPEN_ROUTES = frozenset(
+    {"/healthz", "/readyz", "/version", "/", "/docs", "/docs/start.js", "/docs/assets", "/openapi.json"}
+)
+"""All that answers without a credential, by the paths of routes; of the mounted ones, with what is below them."""
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a route needs."""
+
+    scope: Scope
+    operator: bool = False
+    """Whether the caller has to be one of the tenant `default`, since the answer is about all tenants."""
+    stream_token: bool = False
+    """Whether a stream token in the address will do."""
+
+
+def needs(scope: Scope, *, operator: bool = False, stream_token: bool = False) -> Callable[[Endpoint], Endpoint]:
+    """Declare what a route needs; see Need."""
+
+    def declare(endpoint: Endpoint) -> Endpoint:
+        endpoint.__dict__["need"] = Need(scope, operator, stream_token)
+        return endpoint
+
+    return declare
+
+
+def need_of(route: BaseRoute) -> Need | None:
+    """What a route has declared."""
+    need: Need | None = getattr(getattr(route, "endpoint", None), "need", None)
+    return need
+
+
+class GuardedRoute(APIRoute):
+    """A route that knows its caller before it does anything else."""
+
+    def get_route_handler(self) -> Handler:
+        """The route's own handler, behind the look at the caller."""
+        handler = super().get_route_handler()
+        need = need_of(self)
+        if need is None:
+            refuse_undeclared([self])
+            return handler
+
+        async def guarded(request: Request) -> Response:
+            access = service_of(request).access
+            if not access.on and any(name == b"authorization" for name, _ in request.scope["headers"]):
+                await access.start()  # whoever has a key knows better than this process whether there is one
+            request.scope["caller"] = await _admitted(request, need) if access.on else OPEN
+            return await handler(request)
+
+        return guarded
+
+
+def routes_about(noun: str) -> APIRouter:
+    """A router for one noun, whose routes declare what they need."""
+    return APIRouter(tags=[noun], redirect_slashes=False, default_response_class=Response, route_class=GuardedRoute)
+
+
+def refuse_undeclared(routes: Iterable[BaseRoute]) -> None:
+    """Raises ConfigurationError for a route that neither declares what it needs nor is an open one."""
+    for route in routes:
+        path = getattr(route, "path", "")
+        guarded = isinstance(route, GuardedRoute) and need_of(route) is not None
+        if not guarded and path not in OPEN_ROUTES:
+            raise ConfigurationError(f"the route {path!r} does not say what its callers need; see app/api/access.py")
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks."""
+    caller: Caller = request.scope["caller"]
+    return caller
+
+
+async def require_caller(request: Request) -> None:
+    """Raises Unauthenticated for somebody unknown: even what is not there, they are not told."""
+    service = service_of(request)
+    if service.access.on:
+        await service.access.caller(_bearer(request))
+
+
+async def _admitted(request: Request, need: Need) -> Caller:
+    """The caller, who has what the route needs; raises Unauthenticated or Forbidden."""
+    service = service_of(request)
+    if need.stream_token and "authorization" not in request.headers and "token" in request.query_params:
+        caller = await _by_stream_token(service, request)
+    else:
+        caller = await service.access.caller(_bearer(request))
+    if need.scope not in caller.scopes:
+        raise Forbidden(f"this needs the scope {need.scope}, which this credential lacks", code="insufficient_scope")
+    if need.operator and not caller.operates:
+        raise Forbidden("this is about all tenants, and for callers of the tenant 'default' alone", code="other_tenant")
+    return caller
+
+
+async def _by_stream_token(service: Service, request: Request) -> Caller:
+    """The caller of a token that is for what the address names."""
+    run_id = request.path_params.get("run_id")
+    query = request.query_params
+    wanted = target(query.getlist("run_id"), query.getlist("session_id")) if run_id is None else target([run_id], ())
+    return await service.stream_tokens.caller(query["token"], wanted)
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not credential:
+        raise Unauthenticated
+    return credential.strip()
