@@ -100,6 +100,8 @@ class GuardedRoute(APIRoute):
         need = need_of(self)
         if need is not None:  # an open route has none
             access = service_of(request).access
+            if not access.on and any(name == b"authorization" for name, _ in request.scope["headers"]):
+                await access.start()  # whoever has a key knows better than this process whether there is one
             request.scope["caller"] = await _admitted(request, need) if access.on else OPEN
 
 

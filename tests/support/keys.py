@@ -33,6 +33,7 @@ def as_caller(client: Client, credential: str | None) -> Client:
 
 
 def told(answer: httpx.Response) -> tuple[int, dict[str, str], str]:
-    """All that an answer tells, but when it was given."""
-    headers = {name: value for name, value in answer.headers.items() if name not in {"date", "content-length"}}
-    return answer.status_code, headers, answer.text
+    """All that an answer tells, but when it was given, and to which request."""
+    own = {"date", "content-length", "x-request-id"}
+    headers = {name: value for name, value in answer.headers.items() if name not in own}
+    return answer.status_code, headers, answer.text.replace(answer.headers["x-request-id"], "<request>")
