@@ -6,11 +6,11 @@ import gc
 import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,20 +20,29 @@ from app.api.application import make_application
 from app.api.service import Service
 from app.api.sse import Streams
 from app.discovery import load_registry
+from app.engine.deliveries import Deliveries as Sending
+from app.engine.deliveries import DeliveryRules
+from app.engine.hooks import Hooks
 from app.engine.live import LiveLogs
 from app.engine.local import LocalEngine
 from app.engine.seam import Engine
 from app.engine.states import States
 from app.errors import ConfigurationError, DatabaseHeld
 from app.metrics import Metrics
+from app.network.sending import GuardedClient
+from app.network.targets import TargetRules
 from app.operations.access import Access
+from app.operations.deliveries import Deliveries
 from app.operations.events import Events
 from app.operations.feeds import Feeds
 from app.operations.health import Health
 from app.operations.keys import Keys
 from app.operations.runs import Runs
+from app.operations.schedules import Schedules
 from app.operations.sessions import Sessions
 from app.operations.stream_tokens import StreamTokens
+from app.operations.ticker import Ticker
+from app.operations.webhooks import Webhooks
 from app.operations.workflows import Workflows
 from app.settings import Settings
 from app.store.database import Database
@@ -121,14 +130,18 @@ class Millstream:
                 engine = self._engine(database, states)
                 await engine.start()
                 self._running = engine
-                try:
-                    service = self._service(database, engine, states, access)
-                    async with watching(access, service.streams):
-                        yield service
-                finally:
-                    self.begin_drain()
-                    if self._drained is not None:
-                        await self._drained
+                hooks = Hooks(database, self._targets)
+                await hooks.refresh()
+                service = self._service(database, engine, states, access, hooks)
+                ticker = self._ticker(database, engine, service.runs)
+                async with self._client() as client, beside(*self._services(database, hooks, client), ticker.run()):
+                    try:
+                        async with watching(access, service.streams):
+                            yield service
+                    finally:
+                        self.begin_drain()
+                        if self._drained is not None:
+                            await self._drained
             finally:
                 await database.close()
 
@@ -146,6 +159,40 @@ class Millstream:
 
         return ProcrastinateEngine(*parts, work=self._work)
 
+    def _ticker(self, database: Database, engine: Engine, runs: Runs) -> Ticker:
+        settings = self.settings
+        return Ticker(
+            database,
+            self.registry,
+            engine,
+            runs,
+            self.live,
+            grace_seconds=settings.schedule_grace_seconds,
+            alone=settings.embedded,
+        )
+
+    @property
+    def _targets(self) -> TargetRules:
+        settings = self.settings
+        return TargetRules(allow_http=settings.webhook_allow_http, allow_private=settings.webhook_allow_private)
+
+    def _client(self) -> GuardedClient:
+        settings = self.settings
+        return GuardedClient(
+            allow_private=settings.webhook_allow_private, timeout_seconds=settings.webhook_timeout_seconds
+        )
+
+    def _services(self, database: Database, hooks: Hooks, client: GuardedClient) -> Iterator[Coroutine[Any, Any, None]]:
+        """What goes on beside the runs, also while they are drained."""
+        rules = DeliveryRules(
+            targets=self._targets,
+            timeout_seconds=self.settings.webhook_timeout_seconds,
+            pauses_seconds=self.settings.webhook_retry_seconds,
+        )
+        yield Sending(database, self.live, self.metrics, hooks, client, rules).run()
+        if not self.settings.embedded:
+            yield hooks.run()
+
     async def _access(self, database: Database) -> Access:
         issuer = None
         if self.settings.oidc_issuer is not None:
@@ -156,7 +203,7 @@ class Millstream:
         await access.start()
         return access
 
-    def _service(self, database: Database, engine: Engine, states: States, access: Access) -> Service:
+    def _service(self, database: Database, engine: Engine, states: States, access: Access, hooks: Hooks) -> Service:
         settings = self.settings
         poll_seconds = None if settings.embedded else POLL_SECONDS
         runs = Runs(
@@ -166,6 +213,7 @@ class Millstream:
             states,
             self.live,
             self.metrics,
+            hooks=hooks,
             key_lifetime=timedelta(hours=settings.idempotency_hours),
         )
         feeds = Feeds(database, self.live, poll_seconds=poll_seconds)
@@ -178,6 +226,9 @@ class Millstream:
             access=access,
             stream_tokens=StreamTokens(database, access, runs, feeds, lifetime_seconds=settings.stream_token_seconds),
             sessions=Sessions(database, self.registry, states),
+            schedules=Schedules(database, self.registry, runs, self.live),
+            webhooks=Webhooks(database, hooks),
+            deliveries=Deliveries(database, self.live),
             health=Health(database, engine, embedded=settings.embedded, lease_seconds=settings.lease_seconds),
             streams=Streams(
                 self.metrics,
@@ -200,6 +251,25 @@ class Millstream:
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
         )
         return Server(config, self.begin_drain)
+
+
+@asynccontextmanager
+async def beside(*services: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Services that go on as long as the block does; none of them ends by itself, and none dies in silence."""
+    tasks = [asyncio.get_running_loop().create_task(service) for service in services]
+    for task in tasks:
+        task.add_done_callback(_report)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("task_died", exc_info=error)
 
 
 @asynccontextmanager

@@ -27,6 +27,13 @@ class Metrics:
             "millstream_streams_open", "Event streams open in this process.", registry=self._registry
         )
 
+        self.webhook_deliveries = Counter(
+            "millstream_webhook_deliveries",
+            "Attempts to deliver an event to a webhook.",
+            ["outcome"],
+            registry=self._registry,
+        )
+
     def render(self) -> tuple[bytes, str]:
         """The text that Prometheus reads, and its media type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST

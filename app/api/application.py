@@ -11,7 +11,19 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from app.api import events, health, keys, problems, runs, sessions, states, workflows
+from app.api import (
+    deliveries,
+    events,
+    health,
+    keys,
+    problems,
+    runs,
+    schedules,
+    sessions,
+    states,
+    webhooks,
+    workflows,
+)
 from app.api.access import refuse_undeclared
 from app.api.browsers import DOCS_POLICY, SecurityHeaders, across_origins
 from app.api.documents import describe
@@ -43,7 +55,7 @@ START = """SwaggerUIBundle({
 """
 
 
-MODULES = (workflows, runs, events, sessions, states, keys, health)
+MODULES = (workflows, runs, events, sessions, states, schedules, webhooks, deliveries, keys, health)
 
 
 class Application(FastAPI):
