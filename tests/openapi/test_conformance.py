@@ -55,6 +55,8 @@ class Later(Workflow):
         yield RunResponse(content="later")
 
 
+# The server is in this process, where its driver of Postgres draws lots while Hypothesis does.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning")
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["allowed", "forbidden"])
 async def test_nothing_happens_that_is_not_documented(database_url: str, mode: GenerationMode) -> None:
     async with running(database_url, Hello, Later) as client:
