@@ -7,11 +7,11 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -23,21 +23,30 @@ from app.api.service import Service
 from app.api.sse import Streams
 from app.correlation import traces_wanted
 from app.discovery import load_registry
+from app.engine.deliveries import Deliveries as Sending
+from app.engine.deliveries import DeliveryRules
+from app.engine.hooks import Hooks
 from app.engine.live import LiveLogs
 from app.engine.local import LocalEngine
 from app.engine.seam import Engine
 from app.engine.states import States
 from app.errors import ConfigurationError, DatabaseHeld
 from app.metrics import Metrics
+from app.network.sending import GuardedClient
+from app.network.targets import TargetRules
 from app.operations.access import Access
+from app.operations.deliveries import Deliveries
 from app.operations.events import Events
 from app.operations.feeds import Feeds
 from app.operations.figures import Figures
 from app.operations.health import Health
 from app.operations.keys import Keys
 from app.operations.runs import Runs
+from app.operations.schedules import Schedules
 from app.operations.sessions import Sessions
 from app.operations.stream_tokens import StreamTokens
+from app.operations.ticker import Ticker
+from app.operations.webhooks import Webhooks
 from app.operations.workflows import Workflows
 from app.settings import Settings
 from app.store.database import Database
@@ -118,29 +127,37 @@ class Millstream:
     @asynccontextmanager
     async def _opened(self, *, serving: bool) -> AsyncIterator[Service]:
         settings = self.settings
+        async with self._opened_database() as database:
+            access = await self._access(database)
+            if serving and not access.on:
+                refuse_unless_loopback(settings.host)
+            states = States(max_state_bytes=settings.max_state_bytes, cache_bytes=settings.state_cache_bytes)
+            hooks = Hooks(database, self._targets)
+            await hooks.refresh()
+            engine = self._engine(database, states)
+            await engine.start()
+            self._running = engine
+            service = self._service(database, engine, states, access, hooks)
+            ticker = self._ticker(database, engine, service.runs)
+            async with self._client() as client, beside(*self._services(database, hooks, client), ticker.run()):
+                try:
+                    async with watching(access, service.streams):
+                        yield service
+                finally:
+                    self.begin_drain()
+                    if self._drained is not None:
+                        await self._drained
+
+    @asynccontextmanager
+    async def _opened_database(self) -> AsyncIterator[Database]:
+        settings = self.settings
         with hold_database(settings):
             if settings.embedded:
                 await asyncio.to_thread(bring_to_head, settings.database_url)
             database = open_database(settings.database_url, lease_seconds=settings.lease_seconds)
             try:
                 await refuse_unless_at_head(database)
-                access = await self._access(database)
-                if serving and not access.on:
-                    refuse_unless_loopback(settings.host)
-                states = States(max_state_bytes=settings.max_state_bytes, cache_bytes=settings.state_cache_bytes)
-                engine = self._engine(database, states)
-                await engine.start()
-                self._running = engine
-                lag = asyncio.create_task(watch_loop(self.metrics.loop_lag.observe))
-                try:
-                    service = self._service(database, engine, states, access)
-                    async with watching(access, service.streams):
-                        yield service
-                finally:
-                    lag.cancel()
-                    self.begin_drain()
-                    if self._drained is not None:
-                        await self._drained
+                yield database
             finally:
                 await database.close()
                 if self.tracer is not None:
@@ -160,6 +177,41 @@ class Millstream:
 
         return ProcrastinateEngine(*parts, work=self._work, tracer=self.tracer)
 
+    def _ticker(self, database: Database, engine: Engine, runs: Runs) -> Ticker:
+        settings = self.settings
+        return Ticker(
+            database,
+            self.registry,
+            engine,
+            runs,
+            self.live,
+            grace_seconds=settings.schedule_grace_seconds,
+            alone=settings.embedded,
+        )
+
+    @property
+    def _targets(self) -> TargetRules:
+        settings = self.settings
+        return TargetRules(allow_http=settings.webhook_allow_http, allow_private=settings.webhook_allow_private)
+
+    def _client(self) -> GuardedClient:
+        settings = self.settings
+        return GuardedClient(
+            allow_private=settings.webhook_allow_private, timeout_seconds=settings.webhook_timeout_seconds
+        )
+
+    def _services(self, database: Database, hooks: Hooks, client: GuardedClient) -> Iterator[Coroutine[Any, Any, None]]:
+        """What goes on beside the runs, also while they are drained."""
+        rules = DeliveryRules(
+            targets=self._targets,
+            timeout_seconds=self.settings.webhook_timeout_seconds,
+            pauses_seconds=self.settings.webhook_retry_seconds,
+        )
+        yield Sending(database, self.live, self.metrics, hooks, client, rules).run()
+        yield watch_loop(self.metrics.loop_lag.observe)
+        if not self.settings.embedded:
+            yield hooks.run()
+
     async def _access(self, database: Database) -> Access:
         issuer = None
         if self.settings.oidc_issuer is not None:
@@ -170,7 +222,7 @@ class Millstream:
         await access.start()
         return access
 
-    def _service(self, database: Database, engine: Engine, states: States, access: Access) -> Service:
+    def _service(self, database: Database, engine: Engine, states: States, access: Access, hooks: Hooks) -> Service:
         settings = self.settings
         poll_seconds = None if settings.embedded else POLL_SECONDS
         runs = Runs(
@@ -180,6 +232,7 @@ class Millstream:
             states,
             self.live,
             self.metrics,
+            hooks=hooks,
             key_lifetime=timedelta(hours=settings.idempotency_hours),
         )
         events = Events(database, self.live, poll_seconds=poll_seconds)
@@ -193,6 +246,9 @@ class Millstream:
             access=access,
             stream_tokens=StreamTokens(database, access, runs, feeds, lifetime_seconds=settings.stream_token_seconds),
             sessions=Sessions(database, self.registry, states),
+            schedules=Schedules(database, self.registry, runs, self.live),
+            webhooks=Webhooks(database, hooks),
+            deliveries=Deliveries(database, self.live),
             health=Health(database, engine, embedded=settings.embedded, lease_seconds=settings.lease_seconds),
             streams=Streams(
                 self.metrics,
@@ -239,6 +295,25 @@ def load_tracer() -> "OpenTelemetry | None":
             " pip install 'millstream[otel]'; or set OTEL_SDK_DISABLED=true"
         ) from None
     return OpenTelemetry()
+
+
+@asynccontextmanager
+async def beside(*services: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Services that go on as long as the block does; none of them ends by itself, and none dies in silence."""
+    tasks = [asyncio.get_running_loop().create_task(service) for service in services]
+    for task in tasks:
+        task.add_done_callback(_report)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("task_died", exc_info=error)
 
 
 @asynccontextmanager

@@ -61,6 +61,18 @@ class Settings(BaseSettings):
         None, gt=0, le=36_500, description="How long the events of an ended run are kept; for ever by default."
     )
 
+    schedule_grace_seconds: float = Field(
+        60, gt=0, le=86_400, description="How late a schedule's tick may be before it counts as missed."
+    )
+    webhook_allow_http: bool = Field(False, description="Whether webhooks may have http addresses.")
+    webhook_allow_private: bool = Field(False, description="Whether webhooks may lead to private addresses.")
+    webhook_timeout_seconds: float = Field(
+        15, gt=0, le=300, description="How long a webhook's receiver may take to answer."
+    )
+    webhook_retry_seconds: Annotated[tuple[float, ...], NoDecode] = Field(
+        (5, 30, 120, 600, 3600, 14_400, 28_800, 43_200),
+        description="Pauses before a webhook's message is sent again, separated by commas.",
+    )
     oidc_issuer: str | None = Field(None, description="Whose tokens are taken beside API keys.")
     oidc_audience: str | None = Field(None, description="Whom the tokens have to be for.")
     oidc_algorithms: Annotated[tuple[Algorithm, ...], NoDecode] = Field(
@@ -100,6 +112,11 @@ class Settings(BaseSettings):
     @field_validator("workflows", "oidc_algorithms", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("webhook_retry_seconds", mode="before")
+    @classmethod
+    def _split_seconds(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("oidc_issuer", "oidc_jwks_url")

@@ -12,7 +12,19 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from app.api import events, health, keys, problems, runs, sessions, states, workflows
+from app.api import (
+    deliveries,
+    events,
+    health,
+    keys,
+    problems,
+    runs,
+    schedules,
+    sessions,
+    states,
+    webhooks,
+    workflows,
+)
 from app.api.access import refuse_undeclared
 from app.api.browsers import DOCS_POLICY, SecurityHeaders, across_origins
 from app.api.documents import describe
@@ -47,7 +59,7 @@ START = """SwaggerUIBundle({
 """
 
 
-MODULES = (runs, states, sessions, events, workflows, keys, health)
+MODULES = (runs, states, sessions, events, workflows, schedules, webhooks, deliveries, keys, health)
 """In the order in which a request looks for its route: first those that are asked most."""
 
 

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 
 from app import __version__
 from app.api.access import need_of
-from app.wire import events, keys, runs, sessions, workflows
+from app.wire import events, keys, runs, schedules, sessions, webhooks, workflows
 from app.wire.bodies import Page
 
 REFERENCE = "#/components/schemas/{model}"
@@ -31,6 +31,20 @@ MODELS: tuple[type[BaseModel], ...] = (
     Page[sessions.Session],
     sessions.Revision,
     Page[sessions.Revision],
+    schedules.CreateSchedule,
+    schedules.UpdateSchedule,
+    schedules.Schedule,
+    Page[schedules.Schedule],
+    webhooks.CreateWebhook,
+    webhooks.UpdateWebhook,
+    webhooks.RotateSecret,
+    webhooks.Webhook,
+    webhooks.WebhookWithSecret,
+    webhooks.WebhookSecret,
+    Page[webhooks.Webhook],
+    webhooks.Delivery,
+    Page[webhooks.Delivery],
+    webhooks.Message,
     events.Event,
     *events.SERVER_EVENTS,
     Page[events.Event],

@@ -7,14 +7,17 @@ from starlette.requests import Request
 from app.api.sse import Streams
 from app.metrics import Metrics
 from app.operations.access import Access
+from app.operations.deliveries import Deliveries
 from app.operations.events import Events
 from app.operations.feeds import Feeds
 from app.operations.figures import Figures
 from app.operations.health import Health
 from app.operations.keys import Keys
 from app.operations.runs import Runs
+from app.operations.schedules import Schedules
 from app.operations.sessions import Sessions
 from app.operations.stream_tokens import StreamTokens
+from app.operations.webhooks import Webhooks
 from app.operations.workflows import Workflows
 
 
@@ -27,6 +30,9 @@ class Service:
     events: Events
     feeds: Feeds
     sessions: Sessions
+    schedules: Schedules
+    webhooks: Webhooks
+    deliveries: Deliveries
     health: Health
     keys: Keys
     access: Access

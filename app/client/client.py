@@ -19,7 +19,17 @@ from app.wire.bodies import Body, Page
 from app.wire.events import Event
 from app.wire.keys import CreateKey, Key, NewKey, RotateKey
 from app.wire.runs import AnswerRun, Run, StartRun
+from app.wire.schedules import CreateSchedule, Schedule
 from app.wire.sessions import CreateSession, ForkSession, RestoreState, Revision, Session, UpdateSession
+from app.wire.webhooks import (
+    CreateWebhook,
+    Delivery,
+    RotateSecret,
+    UpdateWebhook,
+    Webhook,
+    WebhookSecret,
+    WebhookWithSecret,
+)
 from app.wire.workflows import Version, Workflow
 
 TIMEOUT = httpx.Timeout(30, connect=5)
@@ -197,9 +207,7 @@ class Client:
 
     def delete_session(self, session_id: str) -> None:
         """Delete a session and everything that belongs to it."""
-        answer = self._send("DELETE", f"/sessions/{_part(session_id)}")
-        if not answer.is_success:
-            raise problem_of(answer)
+        self._delete(f"/sessions/{_part(session_id)}")
 
     def fork_session(self, session_id: str, body: ForkSession) -> Session:
         """Copy a session."""
@@ -228,6 +236,79 @@ class Client:
         """The changes of a session's state, the first one first."""
         return self._list(f"/sessions/{_part(session_id)}/state/revisions", Revision, {}, at_most=at_most)
 
+    def create_webhook(self, body: CreateWebhook) -> WebhookWithSecret:
+        """Make a webhook; its secret is shown this once."""
+        return self._write("POST", "/webhooks", WebhookWithSecret, body)
+
+    def webhook(self, webhook_id: str) -> Webhook:
+        """One webhook."""
+        return Webhook.model_validate(self._get(f"/webhooks/{_part(webhook_id)}"))
+
+    def webhooks(self, *, at_most: int | None = None, **filters: str | None) -> Iterator[Webhook]:
+        """Webhooks, newest first; the filter is user_id."""
+        return self._list("/webhooks", Webhook, filters, at_most=at_most)
+
+    def update_webhook(self, webhook_id: str, body: UpdateWebhook) -> Webhook:
+        """Change a webhook."""
+        return self._write("PATCH", f"/webhooks/{_part(webhook_id)}", Webhook, body)
+
+    def rotate_webhook(self, webhook_id: str, body: RotateSecret) -> WebhookWithSecret:
+        """Give a webhook another secret, which is shown this once."""
+        return self._write("POST", f"/webhooks/{_part(webhook_id)}/rotate", WebhookWithSecret, body)
+
+    def webhook_secret(self) -> WebhookSecret:
+        """What the webhooks of runs are signed by that bring no secret."""
+        return WebhookSecret.model_validate(self._get("/webhooks/secret"))
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """Remove a webhook."""
+        self._delete(f"/webhooks/{_part(webhook_id)}")
+
+    def deliveries(
+        self,
+        *,
+        webhook_id: str | None = None,
+        run_id: str | None = None,
+        at_most: int | None = None,
+        **filters: str | None,
+    ) -> Iterator[Delivery]:
+        """What was sent to a webhook, or of a run, newest first; the filter is status."""
+        of = f"/runs/{_part(run_id)}" if run_id is not None else f"/webhooks/{_part(webhook_id or '')}"
+        return self._list(f"{of}/deliveries", Delivery, filters, at_most=at_most)
+
+    def redeliver(self, delivery_id: str) -> Delivery:
+        """Have something sent once more."""
+        return Delivery.model_validate(json_of(self._send("POST", f"/deliveries/{_part(delivery_id)}/redeliver")))
+
+    def create_schedule(self, body: CreateSchedule) -> Schedule:
+        """Have a workflow started at certain times."""
+        return self._write("POST", "/schedules", Schedule, body)
+
+    def schedules(self, *, at_most: int | None = None, **filters: str | None) -> Iterator[Schedule]:
+        """Schedules, newest first; `filters` are name, workflow and user_id."""
+        return self._list("/schedules", Schedule, filters, at_most=at_most)
+
+    def pause_schedule(self, schedule_id: str) -> Schedule:
+        """Start nothing until it is resumed."""
+        return Schedule.model_validate(json_of(self._send("POST", f"/schedules/{_part(schedule_id)}/pause")))
+
+    def resume_schedule(self, schedule_id: str) -> Schedule:
+        """Go on."""
+        return Schedule.model_validate(json_of(self._send("POST", f"/schedules/{_part(schedule_id)}/resume")))
+
+    def run_schedule(self, schedule_id: str) -> Run:
+        """Start a run of it now."""
+        return Run.model_validate(json_of(self._send("POST", f"/schedules/{_part(schedule_id)}/run")))
+
+    def delete_schedule(self, schedule_id: str) -> None:
+        """Remove a schedule."""
+        self._delete(f"/schedules/{_part(schedule_id)}")
+
+    def _delete(self, path: str) -> None:
+        answer = self._send("DELETE", path)
+        if not answer.is_success:
+            raise problem_of(answer)
+
     def create_key(self, body: CreateKey) -> NewKey:
         """Make an API key; the answer alone has it."""
         return self._write("POST", "/keys", NewKey, body)
@@ -238,9 +319,7 @@ class Client:
 
     def revoke_key(self, key_id: str) -> None:
         """Have an API key open nothing any more."""
-        answer = self._send("DELETE", f"/keys/{_part(key_id)}")
-        if not answer.is_success:
-            raise problem_of(answer)
+        self._delete(f"/keys/{_part(key_id)}")
 
     def rotate_key(self, key_id: str, *, overlap_seconds: int) -> NewKey:
         """Make the successor of an API key, which ends after the overlap."""

@@ -93,4 +93,5 @@ def publish(transaction: Transaction, live: LiveLogs, run: RunRow, appender: App
     """Write an appender's events, and show them once they are committed."""
     first = appender.sequence - len(appender.events) + 1
     events.append_events(transaction, appender.rows(run.tenant_id, run.run_id))
+    appender.post(transaction, live, run.tenant_id, run.run_id)
     transaction.after_commit(lambda: live.publish(run.run_id, first, appender.events, ended=appender.ended))

@@ -13,13 +13,15 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from app import clock
+from app.engine import outbox
 from app.engine.live import LiveLogs
+from app.engine.outbox import Hook
 from app.errors import Unavailable
 from app.metrics import Metrics
 from app.store import events, sessions
@@ -62,6 +64,7 @@ class RunLog:
         self.room = threading.Event()
         self.room.set()
         self.envelope = Envelope(run_id=run.run_id, session_id=run.session_id, workflow=run.workflow)
+        self.hooks = outbox.read_hooks(run.webhooks)
         self._writer = writer
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
@@ -115,10 +118,10 @@ class RunLog:
                     raise Fenced(self.run_id)
                 if self.diverged(transaction):
                     raise Fenced(self.run_id)
-                appender = Appender(self.envelope, self.sequence)
-                appender.extend(pending)
+                appender = self.appender(pending)
                 result = work(transaction, appender, session)
                 events.append_events(transaction, appender.rows(self.tenant, self.run_id))
+                appender.post(transaction, self._writer.live, self.tenant, self.run_id)
                 return result, appender
 
             began = time.perf_counter()
@@ -176,7 +179,7 @@ class RunLog:
 
     def appender(self, pending: Iterable[PendingEvent]) -> "Appender":
         """The events with their numbers, not yet written."""
-        appender = Appender(self.envelope, self.sequence)
+        appender = Appender(self.envelope, self.sequence, self.hooks)
         appender.extend(pending)
         return appender
 
@@ -213,8 +216,10 @@ class RunLog:
 class Appender:
     """Events on their way into one transaction, numbered on from the log's last."""
 
-    def __init__(self, envelope: Envelope, sequence: int) -> None:
+    def __init__(self, envelope: Envelope, sequence: int, hooks: Sequence[Hook] = ()) -> None:
+        """`hooks` is what the run's events are posted to."""
         self.sequence = sequence
+        self.hooks = hooks
         self.events: list[tuple[str, bytes]] = []
         self.ended = False
         self._first = sequence + 1
@@ -224,7 +229,8 @@ class Appender:
     @classmethod
     def after(cls, run: RunRow, sequence: int) -> "Appender":
         """For a run that is not executing: its events follow on this sequence."""
-        return cls(Envelope(run_id=run.run_id, session_id=run.session_id, workflow=run.workflow), sequence)
+        envelope = Envelope(run_id=run.run_id, session_id=run.session_id, workflow=run.workflow)
+        return cls(envelope, sequence, outbox.read_hooks(run.webhooks))
 
     def append(self, name: str, head: bytes, *, at: datetime, result: str | None = None) -> None:
         """Seal one event."""
@@ -248,6 +254,11 @@ class Appender:
             (tenant, run_id, sequence, name, payload.decode(), result_of(sequence))
             for sequence, (name, payload) in enumerate(self.events, self._first)
         ]
+
+    def post(self, transaction: Transaction, live: LiveLogs, tenant: str, run_id: str) -> None:
+        """Put the events that webhooks want on their way, with the rows; most runs have none."""
+        if self.hooks:
+            outbox.post(transaction, live, tenant, run_id, self.hooks, self.events, first=self._first)
 
 
 RunWork = Callable[[Transaction, Appender, SessionRow], Result]
@@ -292,7 +303,7 @@ class EventWriter:
         began = time.perf_counter()
         try:
             write = self.database.write_one if _is_one_statement(batch) else self.database.write
-            lost = await write(lambda transaction: _append(transaction, batch))
+            lost = await write(lambda transaction: _append(transaction, batch, self.live))
         except Unavailable:
             for part in batch:
                 part.log.give_back(part.pending)
@@ -338,7 +349,7 @@ class _Part(NamedTuple):
     appender: Appender
 
 
-def _append(transaction: Transaction, batch: list[_Part]) -> set[RunLog]:
+def _append(transaction: Transaction, batch: list[_Part], live: LiveLogs) -> set[RunLog]:
     """Write the batch's events but those of runs that this process has lost; which these are."""
     lost = set()
     for tenant, parts in groupby(sorted(batch, key=_tenant_of), key=_tenant_of):
@@ -347,6 +358,9 @@ def _append(transaction: Transaction, batch: list[_Part]) -> set[RunLog]:
         rows = [row for part in written.values() for row in part.appender.rows(tenant, part.log.run_id)]
         kept = events.append_fenced(transaction, tenant, attempts, rows)
         lost |= {part.log for part in batch if part.log.tenant == tenant and part.log.run_id not in kept}
+        for run_id, part in written.items():
+            if run_id in kept:
+                part.appender.post(transaction, live, tenant, run_id)
     return lost
 
 
@@ -356,4 +370,6 @@ def _tenant_of(part: _Part) -> str:
 
 def _is_one_statement(batch: list[_Part]) -> bool:
     """Whether nothing has to be asked before the events are written, and one statement writes all of them."""
+    if any(part.log.hooks and outbox.wanted(part.log.hooks, part.appender.events) for part in batch):
+        return False
     return len({part.log.tenant for part in batch}) == 1 and not any(part.log.uncertain for part in batch)

@@ -10,7 +10,9 @@ from app import clock
 from app.correlation import TRACEPARENT
 from app.engine.claims import publish
 from app.engine.endings import Outcome
+from app.engine.hooks import Hooks
 from app.engine.live import LiveLogs, session_key
+from app.engine.outbox import write_hooks
 from app.engine.recovery import continue_run, end_idle_run
 from app.engine.seam import Engine
 from app.engine.states import States
@@ -20,10 +22,11 @@ from app.metrics import Metrics
 from app.operations.caller import Caller
 from app.operations.cursors import cut_page, read_cursor, write_cursor
 from app.operations.resources import run_at, run_resource, unknown_session
-from app.store import idempotency, runs, sessions
+from app.store import idempotency, runs, sessions, webhooks
 from app.store.database import Database, Transaction
-from app.store.tables import IdempotencyRow, RunRow, SessionRow
+from app.store.tables import IdempotencyRow, RunRow, SessionRow, WebhookRow
 from app.wire.events import server_event
+from app.wire.webhooks import RunWebhook
 from app.workflow.encoding import decode, encode, fingerprint
 from app.workflow.inputs import check_answer
 from app.workflow.registry import Registry
@@ -52,10 +55,14 @@ class RunRequest:
     on_busy: str = "enqueue"
     on_disconnect: str = "continue"
     timeout_seconds: float | None = None
+    webhook: RunWebhook | None = None
 
     def digest(self) -> str:
         """The same for the same request, in whatever order its members came."""
-        return fingerprint({name: getattr(self, name) for name in self.__slots__})
+        members = {name: getattr(self, name) for name in self.__slots__}
+        if self.webhook is None:
+            del members["webhook"]  # as in digests that were made before there were any
+        return fingerprint(members)
 
 
 class Runs:
@@ -70,9 +77,11 @@ class Runs:
         live: LiveLogs,
         metrics: Metrics,
         *,
+        hooks: Hooks,
         key_lifetime: timedelta,
     ) -> None:
         """`key_lifetime` is how long an Idempotency-Key is remembered."""
+        self._hooks = hooks
         self._key_lifetime = key_lifetime
         self._database, self._registry, self._engine = database, registry, engine
         self._states, self._live, self._metrics = states, live, metrics
@@ -83,12 +92,8 @@ class Runs:
         Raises NotFound for an unknown workflow, Invalid for an input that does not fit, Conflict for another workflow's
         session or a busy one that is not to be waited for, Unavailable while draining. The same key gives the same run.
         """
-        if caller.user_id is not None:
-            request = replace(request, user_id=caller.owner(request.user_id))
-        definition = self._registry.get(request.workflow)
-        definition.input.validate(request.input)
-        if request.session_state is not None:
-            self._states.check_size(EMPTY.changed_to(request.session_state))
+        request = _of(caller, request)
+        self.check(request)
         digest = "" if idempotency_key is None else request.digest()
         traceparent = TRACEPARENT.get()  # here: on SQLite, work that comes together shares the context of the first
 
@@ -114,6 +119,25 @@ class Runs:
                 replace(caller, user_id=None), interrupted
             )  # whosever it is in the caller's session; a transaction of its own: a run is locked before its session
         return resource
+
+    def check(self, request: RunRequest) -> None:
+        """Raises NotFound, Invalid or TooLarge for a request that can be seen to be wrong without asking anybody."""
+        self._registry.get(request.workflow).input.validate(request.input)
+        if request.webhook is not None:
+            self._hooks.check(request.webhook.url)
+        if request.session_state is not None:
+            self._states.check_size(EMPTY.changed_to(request.session_state))
+
+    def accept(
+        self, transaction: Transaction, caller: Caller, request: RunRequest
+    ) -> tuple[dict[str, Any], str | None]:
+        """Accept a run that was checked, in a transaction that does more; with it the live one that it interrupts.
+
+        Raises Conflict like `start`, and Unavailable while draining. Who calls cancels the one that is interrupted.
+        """
+        if self._engine.draining:
+            raise Unavailable("the server is stopping; start the run again in a moment", code="draining")
+        return self._accept(transaction, caller, request, clock.new_id(), clock.now(), None)
 
     async def get(self, caller: Caller, run_id: str) -> dict[str, Any]:
         """The run; raises NotFound."""
@@ -185,15 +209,15 @@ class Runs:
     async def retry(self, caller: Caller, run_id: str, *, input: dict[str, Any] | None) -> dict[str, Any]:
         """A new run like an ended one, with the same input or another; raises Conflict while the old one lives."""
 
-        def work(transaction: Transaction) -> RunRow:
+        def work(transaction: Transaction) -> tuple[RunRow, RunWebhook | None]:
             row = existing_run(transaction, caller, run_id)
             if row.status not in ENDED:
                 raise Conflict(
                     f"run {run_id} is {row.status}; cancel it, or wait for its end", code="run_not_ended", run_id=run_id
                 )
-            return row
+            return row, None if row.webhooks is None else _webhook_of(transaction, row)
 
-        row = await self._database.read(work)
+        row, webhook = await self._database.read(work)
         request = RunRequest(
             workflow=row.workflow,
             input=decode(row.input) if input is None else input,
@@ -202,6 +226,7 @@ class Runs:
             metadata=decode(row.annotations),
             on_disconnect="continue",
             timeout_seconds=row.timeout_seconds,
+            webhook=webhook,
         )
         return await self.start(caller, request)
 
@@ -269,11 +294,18 @@ class Runs:
             created_at=at,
             traceparent=traceparent,
         )
+        hooks = self._hooks.applying(row.tenant_id, row.user_id)
+        own = None if request.webhook is None else webhook_row(caller, row, request.webhook)
+        if own is not None:
+            hooks.append(self._hooks.hook(own))
+        row.webhooks = write_hooks(hooks)
         transaction.after_commit(lambda: self._metrics.run_started(row.workflow))
         transaction.after_commit(lambda: self._live.ring(session_key(row.tenant_id, row.session_id)))
         if not busy:
             self._engine.submit(transaction, row, session)
         runs.insert_run(transaction, row)
+        if own is not None:
+            webhooks.insert_webhook(transaction, own)
         if not busy:
             return run_at(row, None), None
         position = runs.queue_position(transaction, row)
@@ -306,6 +338,32 @@ def locked_run(transaction: Transaction, caller: Caller, run_id: str) -> RunRow:
 def unknown_run(run_id: str) -> NotFound:
     """The error for an id that no run has."""
     return NotFound(f"there is no run {run_id[:100]!r}", code="unknown_run")
+
+
+def _of(caller: Caller, request: RunRequest) -> RunRequest:
+    """The request as a run of the user that the caller is bound to; raises Forbidden when it names another."""
+    return request if caller.user_id is None else replace(request, user_id=caller.owner(request.user_id))
+
+
+def webhook_row(caller: Caller, run: RunRow, webhook: RunWebhook) -> WebhookRow:
+    """The webhook that a run is started with: it is the caller's, whosever run it is, and signed by its secret."""
+    return WebhookRow(
+        tenant_id=run.tenant_id,
+        webhook_id=clock.new_id(),
+        user_id=caller.user_id,
+        run_id=run.run_id,
+        url=webhook.url,
+        events=encode(webhook.events).decode(),
+        secret=webhook.secret,
+        created_at=run.created_at,
+        updated_at=run.created_at,
+    )
+
+
+def _webhook_of(transaction: Transaction, run: RunRow) -> RunWebhook | None:
+    """The webhook that a run was started with, for one like it."""
+    row = webhooks.webhook_of_run(transaction, run.tenant_id, run.run_id)
+    return None if row is None else RunWebhook(url=row.url, events=decode(row.events), secret=row.secret)
 
 
 def _key_of(caller: Caller, idempotency_key: str) -> str:

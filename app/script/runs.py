@@ -8,8 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from app import clock
+from app.engine.hooks import Hooks
 from app.engine.worker import Worker
 from app.errors import Conflict, MillstreamError, NotFound
+from app.network.targets import TargetRules
 from app.operations.caller import Caller
 from app.operations.events import Events
 from app.operations.imports import Imports
@@ -68,6 +70,7 @@ class LiveRun:
             parts.states,
             parts.live,
             parts.metrics,
+            hooks=Hooks(parts.database, TargetRules()),  # never read: a script posts to nobody
             key_lifetime=timedelta(hours=parts.settings.idempotency_hours),
         )
         self._sessions = Sessions(parts.database, registry, parts.states)

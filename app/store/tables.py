@@ -218,6 +218,8 @@ class RunRow(Row):
     """When none of them was left."""
     traceparent: str | None = None
     """The trace of the request that started it, as W3C writes it; None where there is none."""
+    webhooks: str | None = Field(default=None, sa_type=Text)
+    """What its events are posted to, as it was when the run was accepted; see engine/outbox.py. Few runs have any."""
 
 
 class RunTable(RunRow, table=True):
@@ -315,6 +317,204 @@ class IdempotencyTable(IdempotencyRow, table=True):
         PrimaryKeyConstraint("tenant_id", "key"),
         Index("ix_idempotency_keys_created", "created_at"),
         Index("ix_idempotency_keys_run", "tenant_id", "run_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+
+class WebhookRow(Row):
+    """An address that gets events: of all runs of a tenant or a user, or of one run."""
+
+    tenant_id: str
+    webhook_id: str
+    user_id: str | None = None
+    """Whose runs alone it gets, and who sees it; None for all of the tenant's."""
+    run_id: str | None = None
+    """The one run that it was made with."""
+    url: str = Field(sa_type=Text)
+    events: str = Field(sa_type=Text)
+    """The names of the events that it gets, as a JSON list; `*` stands for all."""
+    secret: str | None = None
+    """What its messages are signed by; None for its owner's, see WebhookSecretRow."""
+    previous_secret: str | None = None
+    previous_until: datetime | None = Field(default=None, sa_type=Instant)
+    """Until when they are signed by the secret before too."""
+    active: bool = True
+    disabled_reason: str | None = None
+    """Why it is not, where the service has turned it off."""
+    created_at: datetime = Field(sa_type=Instant)
+    updated_at: datetime = Field(sa_type=Instant)
+
+
+class WebhookTable(WebhookRow, table=True):
+    """The table of it. Those of one run go with the run."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant_id", "webhook_id"),
+        ForeignKeyConstraint(["tenant_id", "run_id"], ["runs.tenant_id", "runs.run_id"], ondelete="CASCADE"),
+        Index("ix_webhooks_run", "tenant_id", "run_id", "webhook_id"),
+        Index("ix_webhooks_owner", "tenant_id", "run_id", "user_id", "webhook_id"),
+        Index(
+            "ix_webhooks_registered",
+            "tenant_id",
+            "webhook_id",
+            sqlite_where=text("run_id IS NULL"),
+            postgresql_where=text("run_id IS NULL"),
+        ),
+    )
+
+
+class WebhookSecretRow(Row):
+    """What the webhooks of runs are signed by that bring no secret of their own: one for the tenant, one for a user."""
+
+    tenant_id: str
+    user_id: str
+    """Empty for the tenant's."""
+    secret: str
+    previous_secret: str | None = None
+    previous_until: datetime | None = Field(default=None, sa_type=Instant)
+    created_at: datetime = Field(sa_type=Instant)
+
+
+class WebhookSecretTable(WebhookSecretRow, table=True):
+    """The table of it."""
+
+    __tablename__ = "webhook_secrets"
+    __table_args__ = (PrimaryKeyConstraint("tenant_id", "user_id"), {"sqlite_with_rowid": False})
+
+
+class WebhookChangeRow(Row):
+    """How often a tenant's webhooks have changed: by it, other processes see that they have."""
+
+    tenant_id: str
+    number: int = Field(sa_type=BigInteger)
+
+
+class WebhookChangeTable(WebhookChangeRow, table=True):
+    """The table of it."""
+
+    __tablename__ = "webhook_changes"
+    __table_args__ = (PrimaryKeyConstraint("tenant_id"), {"sqlite_with_rowid": False})
+
+
+class DeliveryRow(Row):
+    """An event on its way to a webhook: written with the event, tried until it has arrived or there is no hope."""
+
+    tenant_id: str
+    delivery_id: str
+    """The id of the message too, the same each time that it is sent."""
+    webhook_id: str
+    user_id: str | None = None
+    """The webhook's."""
+    run_id: str
+    sequence: int
+    event: str
+    payload: str = Field(sa_type=Text)
+    """The event as it stands in the log, which retention may have removed by then."""
+    host: str
+    """Where the webhook led when the run was accepted; hosts get their turns one after the other."""
+    status: str = "pending"
+    attempts: int = 0
+    """Times that it was sent, or was about to be; whoever writes the outcome compares it."""
+    failures: int = 0
+    """Of these, those that have failed since it was last asked for: how long the next pause is."""
+    next_attempt_at: datetime | None = Field(default=None, sa_type=Instant)
+    """While it is being sent: when it is taken over, if nothing is heard of it."""
+    last_attempt_at: datetime | None = Field(default=None, sa_type=Instant)
+    response_status: int | None = None
+    error: str | None = Field(default=None, sa_type=Text)
+    created_at: datetime = Field(sa_type=Instant)
+    delivered_at: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class DeliveryTable(DeliveryRow, table=True):
+    """The table of it. The key to the run is checked at the commit: its first event is written before the run is."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant_id", "delivery_id"),
+        ForeignKeyConstraint(
+            ["tenant_id", "run_id"],
+            ["runs.tenant_id", "runs.run_id"],
+            ondelete="CASCADE",
+            deferrable=True,
+            initially="DEFERRED",
+        ),
+        Index("ix_webhook_deliveries_webhook", "tenant_id", "webhook_id", "delivery_id"),
+        Index("ix_webhook_deliveries_run", "tenant_id", "run_id", "delivery_id"),
+        Index("ix_webhook_deliveries_created", "created_at"),
+        Index(
+            "ix_webhook_deliveries_due",
+            "host",
+            "next_attempt_at",
+            sqlite_where=text("status = 'pending'"),
+            postgresql_where=text("status = 'pending'"),
+        ),
+    )
+
+
+class ScheduleRow(Row):
+    """A workflow that is started at certain times."""
+
+    tenant_id: str
+    schedule_id: str
+    name: str
+    workflow: str
+    cron: str
+    timezone: str
+    input: str = Field(sa_type=Text)
+    session_id: str | None = None
+    """The session of all its runs; None for a new one each time."""
+    user_id: str | None = None
+    annotations: str = Field(default="{}", sa_type=Text)
+    timeout_seconds: float | None = None
+    on_missed: str = "skip"
+    on_busy: str = "enqueue"
+    paused_at: datetime | None = Field(default=None, sa_type=Instant)
+    next_run_at: datetime | None = Field(default=None, sa_type=Instant)
+    """The tick that is due next; while it is paused, the first one that it has missed. None when there is none."""
+    last_run_id: str | None = None
+    last_run_at: datetime | None = Field(default=None, sa_type=Instant)
+    error: str | None = Field(default=None, sa_type=Text)
+    """Why its last tick started no run."""
+    created_at: datetime = Field(sa_type=Instant)
+    updated_at: datetime = Field(sa_type=Instant)
+
+
+class ScheduleTable(ScheduleRow, table=True):
+    """The table of it."""
+
+    __tablename__ = "schedules"
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant_id", "schedule_id"),
+        Index("ix_schedules_name", "tenant_id", "name", unique=True),
+        Index(
+            "ix_schedules_due",
+            "next_run_at",
+            sqlite_where=text("paused_at IS NULL"),
+            postgresql_where=text("paused_at IS NULL"),
+        ),
+    )
+
+
+class TickRow(Row):
+    """A tick for which a run was started; there is no second run for it."""
+
+    tenant_id: str
+    schedule_id: str
+    tick_at: datetime = Field(sa_type=Instant)
+    run_id: str
+
+
+class TickTable(TickRow, table=True):
+    """The table of it."""
+
+    __tablename__ = "schedule_ticks"
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant_id", "schedule_id", "tick_at"),
+        ForeignKeyConstraint(
+            ["tenant_id", "schedule_id"], ["schedules.tenant_id", "schedules.schedule_id"], ondelete="CASCADE"
+        ),
         {"sqlite_with_rowid": False},
     )
 

@@ -32,6 +32,11 @@ def opening_of(payload: str, sequence: int) -> str:
     return payload.rpartition(f',"sequence":{sequence},"created_at":"')[0]
 
 
+def said_at(payload: bytes) -> bytes:
+    """When a sealed payload was said, as it stands there."""
+    return payload.rpartition(b'"created_at":"')[2][:-2]
+
+
 def server_event(event: str, **members: Any) -> bytes:
     """The head of one of the server's own events, without its null members."""
     return encode({"event": event} | {name: value for name, value in members.items() if value is not None})

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from app.wire.bodies import Body, Instant, Resource, SessionId
+from app.wire.webhooks import RunWebhook
 
 EXAMPLE_RUN_ID = "01927c3e-8f5a-7cc0-b1de-5d2f1a3b4c5d"
 
@@ -24,6 +25,7 @@ class StartRun(Body):
         "continue", description="What becomes of the run when the client of this request's stream leaves."
     )
     timeout_seconds: float | None = Field(None, gt=0, le=31_536_000, allow_inf_nan=False)
+    webhook: RunWebhook | None = Field(None, description="Where events of this run are posted to.")
 
 
 class AnswerRun(Body):

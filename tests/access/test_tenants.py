@@ -21,7 +21,16 @@ from tests.support.server import Client, running
 from tests.support.waiting import until
 
 EVENTS = {"Accept": "text/event-stream"}
-IDS = {"run_id": "run", "session_id": "session", "key_id": "key", "run_ids": "run", "session_ids": "session"}
+IDS = {
+    "run_id": "run",
+    "session_id": "session",
+    "key_id": "key",
+    "run_ids": "run",
+    "session_ids": "session",
+    "schedule_id": "schedule",
+    "webhook_id": "webhook",
+    "delivery_id": "delivery",
+}
 """Names that stand for ids, in addresses and in bodies, and what they are ids of."""
 MAKES_WHAT_IS_NOT_THERE = {
     ("POST", "/sessions"),
@@ -35,7 +44,9 @@ LAST = {
     ("POST", "/runs/{run_id}/input"): 1,
     ("POST", "/runs/{run_id}/retry"): 2,
     ("DELETE", "/sessions/{session_id}"): 3,
-    ("DELETE", "/keys/{key_id}"): 4,
+    ("DELETE", "/schedules/{schedule_id}"): 4,
+    ("DELETE", "/webhooks/{webhook_id}"): 4,
+    ("DELETE", "/keys/{key_id}"): 5,
 }
 """What ends, repeats and removes, in an order in which all of it is possible."""
 
@@ -78,6 +89,8 @@ async def settled(client: Client, admin: str, tenant: str, user: str | None) -> 
     own = as_caller(client, key["key"])
     secret = f"secret-{uuid4().hex}"
     session = f"session-{uuid4().hex}"
+    webhook = (await own.post("/webhooks", json={"url": f"https://{uuid4().hex}.invalid/"})).json()
+    schedule = (await own.post("/schedules", json={"name": secret, "workflow": "diary", "cron": "0 0 1 1 *"})).json()
     made = await own.post("/sessions", json={"workflow": "diary", "session_id": session, "name": secret})
     assert made.status_code == 201, made.text
     ended = await own.finish("diary", {"session_id": session, "metadata": {"secret": secret}}, secret=secret)
@@ -90,8 +103,11 @@ async def settled(client: Client, admin: str, tenant: str, user: str | None) -> 
     await until(paused)
     log = (await own.get(f"/runs/{waiting['run_id']}/events", headers={"Accept": "application/json"})).json()
     (request_id,) = [event["request_id"] for event in log["items"] if event["event"] == "RunPaused"]
-    ids = {"run": waiting["run_id"], "session": session, "key": key["key_id"]}
-    return Person(own, tenant, user, ids, request_id, [secret, session, ended["run_id"], waiting["run_id"]])
+    sent = (await own.get(f"/webhooks/{webhook['webhook_id']}/deliveries")).json()["items"]
+    ids = {"run": waiting["run_id"], "session": session, "key": key["key_id"], "schedule": schedule["schedule_id"]}
+    ids |= {"webhook": webhook["webhook_id"], "delivery": sent[0]["delivery_id"]}
+    marks = [secret, session, ended["run_id"], waiting["run_id"], webhook["url"], webhook["secret"]]
+    return Person(own, tenant, user, ids, request_id, [*marks, sent[0]["delivery_id"]])
 
 
 @pytest.fixture
@@ -106,7 +122,7 @@ async def people(database_url: str) -> AsyncIterator[list[Person]]:
 
 def nothing_of(kind: str) -> str:
     """An id of the kind that nothing has."""
-    return {"run": str(uuid4()), "session": f"none-{uuid4().hex}", "key": "00000000"}[kind]
+    return {"session": f"none-{uuid4().hex}", "key": "00000000"}.get(kind, str(uuid4()))
 
 
 def swapped(operation: Operation) -> list[tuple[str, str, str]]:
@@ -231,6 +247,8 @@ async def test_lists_have_what_is_yours_and_all_of_it(people: list[Person]) -> N
         for path, member, kind in (
             ("/runs", "run_id", "run"),
             ("/sessions", "session_id", "session"),
+            ("/schedules", "schedule_id", "schedule"),
+            ("/webhooks", "webhook_id", "webhook"),
             ("/keys", "key_id", "key"),
         ):
             listed: set[str] = set()

@@ -53,7 +53,7 @@ def test_settings_have_a_row_with_their_default(name: str) -> None:
     if default is None or default == ():
         shown = "none"
     elif isinstance(default, tuple):
-        shown = ",".join(default)
+        shown = ",".join(part if isinstance(part, str) else f"{part:g}" for part in default)
     elif isinstance(default, bool):
         shown = str(default).lower()
     elif isinstance(default, int | float):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -34,6 +35,25 @@ ROUTES = {
     ("/sessions/{session_id}/state/revisions", "get"),
     ("/sessions/{session_id}/state/restore", "post"),
     ("/sessions/{session_id}/fork", "post"),
+    ("/schedules", "get"),
+    ("/schedules", "post"),
+    ("/schedules/{schedule_id}", "get"),
+    ("/schedules/{schedule_id}", "patch"),
+    ("/schedules/{schedule_id}", "delete"),
+    ("/schedules/{schedule_id}/pause", "post"),
+    ("/schedules/{schedule_id}/resume", "post"),
+    ("/schedules/{schedule_id}/run", "post"),
+    ("/webhooks", "get"),
+    ("/webhooks", "post"),
+    ("/webhooks/{webhook_id}", "get"),
+    ("/webhooks/{webhook_id}", "patch"),
+    ("/webhooks/{webhook_id}", "delete"),
+    ("/webhooks/{webhook_id}/rotate", "post"),
+    ("/webhooks/{webhook_id}/deliveries", "get"),
+    ("/webhooks/secret", "get"),
+    ("/webhooks/secret/rotate", "post"),
+    ("/runs/{run_id}/deliveries", "get"),
+    ("/deliveries/{delivery_id}/redeliver", "post"),
     ("/healthz", "get"),
     ("/readyz", "get"),
     ("/metrics", "get"),
@@ -141,7 +161,21 @@ async def test_what_is_sent_is_what_is_said(client: Client) -> None:
         for event in await client.events(run["run_id"]):
             check("AnyEvent", event.data)
             check(event.event if event.event in document["components"]["schemas"] else "Event", event.data)
+    body = {"name": "s", "workflow": "hello", "cron": "0 0 1 1 *"}
+    schedule = (await client.post("/schedules", json=body)).json()
+    check("Schedule", schedule)
+    check("Run", (await client.post(f"/schedules/{schedule['schedule_id']}/run")).json())
+    webhook = (await client.post("/webhooks", json={"url": "https://hooks.invalid/"})).json()
+    check("WebhookWithSecret", webhook)
+    await client.finish("hello")
+    log = f"/webhooks/{webhook['webhook_id']}/deliveries"
+    check("Delivery", (await client.get(log)).json()["items"][0])
     for path, name in [
+        (f"/webhooks/{webhook['webhook_id']}", "Webhook"),
+        ("/schedules", "Page_Schedule_"),
+        ("/webhooks", "Page_Webhook_"),
+        ("/webhooks/secret", "WebhookSecret"),
+        (log, "Page_Delivery_"),
         ("/runs", "Page_Run_"),
         ("/sessions", "Page_Session_"),
         ("/sessions/s", "Session"),
@@ -215,7 +249,12 @@ async def send_example(client: Client, method: str, path: str, kind: str, exampl
     """Send an example to a session and a run that are there."""
     session = (await client.post("/sessions", json={"workflow": "hello", "session_state": {"greetings": []}})).json()
     run = await client.finish("hello")
+    webhook = (await client.post("/webhooks", json={"url": "https://hooks.invalid/"})).json()
+    values = {"name": "hello", "session_id": session["session_id"], "run_id": run["run_id"]}
+    body = {"name": str(time.monotonic_ns()), "workflow": "hello", "cron": "0 0 1 1 *"}
+    schedule = (await client.post("/schedules", json=body)).json()
+    values |= {"webhook_id": webhook["webhook_id"], "schedule_id": schedule["schedule_id"]}
     key = (await client.post("/keys", json={"name": "spare", "scopes": ["runs:read"]})).json()
-    values = {"name": "hello", "session_id": session["session_id"], "run_id": run["run_id"], "key_id": key["key_id"]}
+    values["key_id"] = key["key_id"]
     headers = {"Content-Type": kind, "If-Match": '"1"'} if path.endswith("/state") else {"Content-Type": kind}
     return await client.request(method, path.format_map(values), content=json.dumps(example), headers=headers)

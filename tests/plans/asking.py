@@ -52,6 +52,8 @@ async def ask_everything(client: Client, filled: Filled) -> None:
     await ask_for_runs(client, filled)
     await ask_for_streams(client, filled)
     await ask_for_states(client)
+    await ask_for_webhooks(client, filled)
+    await ask_for_schedules(client, filled)
     await ask_for_sessions(client, filled)
     assert "millstream_database_up 1.0" in (await client.get("/metrics")).text
     await asyncio.sleep(LOOKS_SECONDS)
@@ -127,6 +129,57 @@ async def ask_for_states(client: Client) -> None:
     await _ok(client, "POST", f"{path}/restore", json={"revision": 1})
     page = await _ok(client, "GET", f"{path}/revisions")
     await _ok(client, "GET", f"{path}/revisions", params={"cursor": page["next_cursor"]})
+
+
+async def ask_for_webhooks(client: Client, filled: Filled) -> None:
+    """Made, seen, changed, turned, sent to, deleted. Nothing arrives: the address leads nowhere."""
+    nowhere = "https://hooks.invalid/"
+    for owner in ({}, {"user_id": RARE}):
+        made = await _ok(client, "POST", "/webhooks", json={"url": nowhere, "events": ["*"]} | owner)
+    path = f"/webhooks/{made['webhook_id']}"
+    await _ok(client, "GET", path)
+    await _ok(client, "PATCH", path, json={"active": True})
+    await _ok(client, "POST", f"{path}/rotate", json={})
+    await _ok(client, "GET", "/webhooks/secret")
+    await _ok(client, "POST", "/webhooks/secret/rotate", json={})
+    page = await _ok(client, "GET", "/webhooks", params={"limit": 1})
+    for chosen in ({}, {"user_id": RARE}):
+        await _ok(client, "GET", "/webhooks", params=chosen)
+        await _ok(client, "GET", "/webhooks", params={**chosen, "cursor": page["next_cursor"]})
+    own = {"webhook": {"url": nowhere}, "user_id": RARE}
+    run = await _start(client, filled, own | {"input": {"events": 1}}, headers={"Prefer": "wait=20"})
+    await _ok(client, "POST", f"/runs/{run['run_id']}/retry", json={})
+
+    async def tried() -> bool:
+        return (await _ok(client, "GET", f"/runs/{run['run_id']}/deliveries"))["items"][0]["error"] is not None
+
+    await until(tried)
+    for log in (f"/runs/{run['run_id']}/deliveries", f"{path}/deliveries"):
+        page = await _ok(client, "GET", log, params={"limit": 1})
+        for status in ({}, {"status": "pending"}):
+            await _ok(client, "GET", log, params=status)
+            await _ok(client, "GET", log, params={**status, "cursor": write_cursor(page["items"][0]["delivery_id"])})
+    await _ok(client, "POST", f"/deliveries/{page['items'][0]['delivery_id']}/redeliver")
+    assert (await client.delete(path)).status_code == 204
+
+
+async def ask_for_schedules(client: Client, filled: Filled) -> None:
+    """Made, due, changed, paused, run, deleted."""
+    body = {"name": "often", "workflow": filled.workflow, "cron": "* * * * * *", "input": {"events": 1}}
+    path = f"/schedules/{(await _ok(client, 'POST', '/schedules', json=body))['schedule_id']}"
+
+    async def ticked() -> bool:
+        return (await _ok(client, "GET", path))["last_run_id"] is not None
+
+    await until(ticked)
+    await _ok(client, "POST", f"{path}/pause")
+    await _ok(client, "PATCH", path, json={"name": "seldom", "cron": "0 0 1 1 *"})
+    await _ok(client, "POST", f"{path}/resume")
+    run = await _ok(client, "POST", f"{path}/run")
+    await client.ended(run["run_id"])
+    for chosen in ({}, {"name": "seldom"}, {"workflow": RARE}, {"user_id": RARE}):
+        await _ok(client, "GET", "/schedules", params=chosen)
+    assert (await client.delete(path)).status_code == 204
 
 
 async def ask_for_sessions(client: Client, filled: Filled) -> None:

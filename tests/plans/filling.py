@@ -14,6 +14,8 @@ from app.store.events import NewEvent
 from app.store.sqlite import sqlite_engine
 from app.store.tables import (
     DEFAULT_TENANT,
+    DeliveryRow,
+    DeliveryTable,
     EventRow,
     EventTable,
     IdempotencyRow,
@@ -25,6 +27,8 @@ from app.store.tables import (
     RunTable,
     SessionRow,
     SessionTable,
+    WebhookRow,
+    WebhookTable,
     table_of,
 )
 
@@ -78,6 +82,8 @@ def fill(database_url: str, workflow: str, amounts: Amounts) -> Filled:
             _insert(connection, RevisionTable, _revisions(amounts))
             _insert(connection, RunTable, runs)
             _insert(connection, IdempotencyTable, map(_key_of, runs))
+            _insert(connection, WebhookTable, map(_webhook_of, runs))
+            _insert(connection, DeliveryTable, map(_delivery_of, runs))
             events = map(_event_row, _events([run.run_id for run in runs], amounts))
             _insert(connection, EventTable, events)
             connection.commit()
@@ -173,6 +179,38 @@ def _key_of(run: RunRow) -> IdempotencyRow:
         request_hash="0" * 64,
         run_id=run.run_id,
         created_at=clock.now(),
+    )
+
+
+def _webhook_of(run: RunRow) -> WebhookRow:
+    """As if each run had been started with one."""
+    return WebhookRow(
+        tenant_id=DEFAULT_TENANT,
+        webhook_id=clock.new_id(),
+        user_id=run.user_id,
+        run_id=run.run_id,
+        url="https://hooks.example.com/",
+        events='["RunFinished"]',
+        created_at=run.created_at,
+        updated_at=run.created_at,
+    )
+
+
+def _delivery_of(run: RunRow) -> DeliveryRow:
+    """Long arrived."""
+    return DeliveryRow(
+        tenant_id=DEFAULT_TENANT,
+        delivery_id=clock.new_id(),
+        webhook_id=f"webhook-{run.user_id}",
+        user_id=run.user_id,
+        run_id=run.run_id,
+        sequence=1,
+        event="RunFinished",
+        payload="{}",
+        host="hooks.example.com",
+        status="failed" if run.status == "failed" else "delivered",
+        attempts=1,
+        created_at=run.created_at,
     )
 
 

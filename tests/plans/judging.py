@@ -17,7 +17,17 @@ import psycopg
 from app.store.database import driver_url
 from tests.plans.statements import Statements
 
-GROWING = ("sessions", "session_revisions", "runs", "run_events", "idempotency_keys", "procrastinate_jobs")
+GROWING = (
+    "sessions",
+    "session_revisions",
+    "runs",
+    "run_events",
+    "idempotency_keys",
+    "webhooks",
+    "webhook_deliveries",
+    "schedule_ticks",
+    "procrastinate_jobs",
+)
 IN_HAND = {"procrastinate_jobs"}
 """Tables whose rows go when the work is done. They may be walked by an index, and Procrastinate scans its own whenever
 a worker leaves."""

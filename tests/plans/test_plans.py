@@ -12,6 +12,8 @@ from tests.support.tables import execute, query
 KNOWN = {
     # A list by session and by status looks through the session's runs, newest first, until its page is full.
     "walks the session's runs by ix_runs_session for status": "ORDER BY runs.run_id DESC",
+    # A run has few deliveries; SQLite, which knows that from ANALYZE, sorts them.
+    "sorts what it finds of webhook_deliveries by ix_webhook_deliveries_run": "AND webhook_deliveries.status = ",
 }
 """Troubles that we live with, and what the statement has in it."""
 AMOUNTS = Amounts(sessions=3_000, old_runs=500, events=12_000, long_events=1_000)
@@ -51,15 +53,17 @@ def jobs_left(database_url: str) -> int:
 
 async def test_no_statement_scans_a_growing_table(database_url: str, filled: Filled, scanned: dict[str, int]) -> None:
     with recorded() as statements:
-        async with running(database_url, Asked, lease_seconds=2) as client:
+        async with running(database_url, Asked, lease_seconds=2, webhook_retry_seconds="1,60") as client:
             await ask_everything(client, filled)
         async with running(database_url, Asked):  # a start looks for what was left
             pass
     for table in judging.GROWING:
         assert statements.about(table) or table == "procrastinate_jobs", f"nothing was seen of {table}"
-    assert unknown_troubles(database_url, statements) == []
+    found = unknown_troubles(database_url, statements)
+    assert found == [], "\n".join(found)
     execute(database_url, "ANALYZE")  # as somebody may, also where the service never does
-    assert unknown_troubles(database_url, statements) == []
+    found = unknown_troubles(database_url, statements)
+    assert found == [], "\n".join(found)
     if scanned:
         assert judging.scans(database_url) == scanned
     assert jobs_left(database_url) == 0, "there are jobs of runs that have ended"

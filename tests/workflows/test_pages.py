@@ -52,7 +52,7 @@ async def test_a_page_that_cannot_be_read(web: Web, page: str, says: str) -> Non
 
 async def test_a_redirect_inside_is_refused(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     # only the first host is allowed, so that what is refused is the redirect
-    monkeypatch.setattr("app.workflows.sources.pages.is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr("app.network.resolving.is_public", lambda address: address == "127.0.0.1")
     with pytest.raises(SourceFailed, match=r"169\.254\.169\.254.*not on the public internet"):
         await fetch(f"{web.url}/inside", allow_private=False)
 

@@ -1,8 +1,6 @@
 """Fetching a web page that somebody named, without letting the name lead into the operator's own network."""
 
 import asyncio
-import ipaddress
-import socket
 import ssl
 import zlib
 from collections.abc import AsyncIterator
@@ -12,13 +10,12 @@ from typing import Any
 
 import httpx
 
-from app.workflows.sources.addresses import is_public
+from app.network import resolving
+from app.network.resolving import ForbiddenHost, UnknownHost, is_literal
 from app.workflows.sources.articles import MAX_ARTICLE_CHARACTERS, ScrapedArticle, SourceFailed
 
 MAX_PAGE_BYTES = 2 * 1024 * 1024
 MAX_REDIRECTS = 5
-MAX_ADDRESSES = 4
-"""Of one host that are tried; the first is often IPv6 where there is no route for it."""
 STEP_SECONDS = 10.0
 """For connecting, and for each piece of the answer."""
 WHOLE_SECONDS = 30.0
@@ -91,7 +88,7 @@ async def _connected(client: httpx.AsyncClient, url: httpx.URL, host: str, addre
     What is connected to is the address that was checked, not the name, which may mean another one the next time.
     """
     headers = _HEADERS | {"Host": url.netloc.decode("ascii").rpartition("@")[2]}
-    extensions = {} if _is_literal(host) else {"sni_hostname": host}
+    extensions = {} if is_literal(host) else {"sni_hostname": host}
     for address in addresses:
         there = url.copy_with(host=address, username=None, password=None, fragment=None)
         request = client.build_request("GET", there, headers=headers, extensions=extensions)
@@ -111,15 +108,11 @@ async def _certificates() -> ssl.SSLContext:
 async def resolve(host: str, port: int, *, allow_private: bool) -> list[str]:
     """The addresses to connect to. Raises SourceFailed when one of the host's may not be reached."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise SourceFailed(f"the host {host!r} cannot be found") from None
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))[:MAX_ADDRESSES]
-    if not allow_private and not all(map(is_public, addresses)):
-        raise SourceFailed(
-            f"the host {host!r} is not on the public internet; MILLSTREAM_ALLOW_PRIVATE_ADDRESSES=true allows it"
-        )
-    return addresses
+        return await resolving.resolve(host, port, allow_private=allow_private)
+    except UnknownHost as error:
+        raise SourceFailed(str(error)) from None
+    except ForbiddenHost as error:
+        raise SourceFailed(f"{error}; MILLSTREAM_ALLOW_PRIVATE_ADDRESSES=true allows it") from None
 
 
 async def _answer(url: httpx.URL, response: httpx.Response) -> Page | str:
@@ -179,11 +172,3 @@ def _main_text(url: str, body: bytes) -> tuple[str, str]:
         raise SourceFailed("reading web pages needs the extra search: pip install 'millstream[search]'") from None
     found = trafilatura.bare_extraction(body, url=url, include_comments=False, with_metadata=True)
     return (found.title or url, (found.text or "").strip()) if found is not None else (url, "")
-
-
-def _is_literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

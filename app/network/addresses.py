@@ -1,9 +1,11 @@
-"""Which network addresses a page may be fetched from: public ones, unless the operator allows all."""
+"""Which network addresses may be connected to: public ones, unless the operator allows all."""
 
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 _TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
 """NAT64: a gateway would turn them into the IPv4 address that they end with, which may be a private one."""
+_SPECIAL = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"))
+"""Of protocols (a cloud has its metadata there), and of gateways to 6to4: whose they are depends on where one asks."""
 
 
 def is_public(address: str) -> bool:
@@ -30,4 +32,5 @@ def _is_public_v6(address: IPv6Address) -> bool:
 
 
 def _is_ordinary(address: IPv4Address | IPv6Address) -> bool:
-    return address.is_global and not (address.is_multicast or address.is_reserved)
+    special = address.is_multicast or address.is_reserved or any(address in network for network in _SPECIAL)
+    return address.is_global and not special

@@ -1,0 +1,1 @@
+"""Schedules: when they are due, and that each tick has one run."""
