@@ -50,6 +50,7 @@ POSTGRES = DriverErrors(
         asyncpg.InvalidAuthorizationSpecificationError,
         asyncpg.InvalidCatalogNameError,
         asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
         OSError,
         TimeoutError,
     ),
@@ -59,12 +60,13 @@ LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.InvalidCachedStatementError,  # the tables were migrated: the connection knows that now, and may go on
+    asyncpg.InvalidCachedStatementError,  # the tables were migrated: what is prepared there is of the past
     asyncpg.OutdatedSchemaCacheError,
+    asyncpg.InternalClientError,  # it waits for an answer that does not come: the server has said farewell
     OSError,
 )
 """What says that the connection is of no more use."""
-BROKEN = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+BROKEN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """Whatever may come of a statement."""
 
 _PARAMETER = re.compile(r"\$(\d+)")
@@ -284,6 +286,7 @@ def _on(connection: Connection, way: "Way", work: Work[Any]) -> tuple[Transactio
         return transaction, way(driver, transaction, work)
     except BROKEN as error:
         if isinstance(error, LOST) or driver.closed:
+            connection.terminate()  # it may not know yet, and would be given to others
             raise _Lost(error, nothing_happened=not transaction.commit_asked) from error
         raise
 
