@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import NamedTuple
 
-import httpx
-
 from app.errors import Invalid
 from app.network.addresses import is_public
 from app.network.resolving import is_literal
@@ -48,6 +46,8 @@ class TargetRules:
 
     def read(self, url: str) -> Target:
         """The URL's parts; raises Invalid with `invalid_url` and what is wrong."""
+        import httpx  # noqa: PLC0415  most services never hear of a webhook
+
         if len(url) > LONGEST_URL or not _PLAIN.fullmatch(url):
             raise _invalid(url, f"has up to {LONGEST_URL} printable ASCII characters; write other names as xn--…")
         try:

@@ -1,7 +1,7 @@
 """Opening the database of a URL."""
 
+from app.errors import ConfigurationError
 from app.store.database import Database, check_url
-from app.store.postgres import PostgresDatabase
 from app.store.sqlite import SqliteDatabase
 
 
@@ -13,4 +13,8 @@ def open_database(url: str, *, lease_seconds: float, pool_size: int = 10) -> Dat
     check_url(url)
     if url.startswith("sqlite:"):
         return SqliteDatabase(url)
+    try:
+        from app.store.postgres import PostgresDatabase  # noqa: PLC0415  a library of the extra `postgres`
+    except ModuleNotFoundError:
+        raise ConfigurationError("Postgres needs the extra: pip install 'millstream[postgres]'") from None
     return PostgresDatabase(url, pool_size=pool_size, silence_milliseconds=max(1, int(lease_seconds * 1000)))

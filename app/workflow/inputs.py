@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
 from pydantic import TypeAdapter
 
 from app.errors import Invalid
@@ -22,6 +20,8 @@ def input_request(prompt: str, schema: Any, timeout_seconds: float | None) -> In
 
 def check_schema(schema: dict[str, Any]) -> None:
     """Raises Invalid for what is no JSON Schema."""
+    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415  most services never pause a run
+
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
@@ -30,6 +30,8 @@ def check_schema(schema: dict[str, Any]) -> None:
 
 def check_answer(value: Any, schema: dict[str, Any]) -> None:
     """Raises Invalid, with each place in `errors`, when the value does not fit."""
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+
     found = [
         {"pointer": "/value" + "".join(f"/{part}" for part in error.absolute_path), "message": error.message}
         for error in Draft202012Validator(schema).iter_errors(value)
