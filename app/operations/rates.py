@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 SHARE_SECONDS = 0.25
 """What a process takes out of a shared bucket at a time: that of so long, and at least one request."""
+AWAY_SECONDS = 5.0
+"""How long a process counts by itself once a shared bucket could not be had."""
 MAX_KNOWN = 10_000
 """Buckets that a process keeps in mind, if it can do without the others."""
 SWEEP_SECONDS = 600.0
@@ -89,29 +91,37 @@ class _Share:
         self.left = 0
         self.empty_until = 0.0
         """Until then nothing has to be asked: there is nothing."""
+        self.away_until = 0.0
+        """Until then the row is not asked either: it could not be had."""
         self.waiting = 0
         self.asking: asyncio.Task[None] | None = None
 
 
 class SharedBuckets:
-    """Buckets that are rows of a Postgres."""
+    """Buckets that are rows of a Postgres.
+
+    While it cannot be written, what only reads goes on, and each process counts by itself.
+    """
 
     def __init__(self, database: Database, rate: Rate) -> None:
+        self._own = OwnBuckets(rate)
         self._database, self._rate = database, rate
         self._at_a_time = min(rate.burst, max(1, int(rate.per_second * SHARE_SECONDS)))
         self._shares: OrderedDict[Bucket, _Share] = OrderedDict()
 
     async def take(self, bucket: Bucket) -> float:
-        """Take a request out; 0 when there was one, else the seconds until there will be. Raises Unavailable."""
+        """Take a request out; 0 when there was one, else the seconds until there will be."""
         share = self._share(bucket)
         while not share.left:
-            if (wait := share.empty_until - time.monotonic()) > 0:
-                return wait
+            now = time.monotonic()
+            if now < share.empty_until:
+                return share.empty_until - now
+            if now < share.away_until:
+                return await self._own.take(bucket)
             share.waiting += 1
             try:
                 if share.asking is None:
                     share.asking = asyncio.get_running_loop().create_task(self._fetch(bucket, share))
-                    share.asking.add_done_callback(_seen)
                 await asyncio.shield(share.asking)
             finally:
                 share.waiting -= 1
@@ -129,28 +139,26 @@ class SharedBuckets:
 
     async def _fetch(self, bucket: Bucket, share: _Share) -> None:
         """Take out what those who wait need, or as much as is taken at a time."""
+        await asyncio.sleep(0)  # who comes in the same moment is served by the same journey
+        rate, (tenant, whose) = self._rate, bucket
+        wanted = min(rate.burst, max(self._at_a_time, share.waiting))
+        name = hashlib.sha256(whose.encode()).hexdigest()[:32] if whose else ""
         try:
-            await asyncio.sleep(0)  # who comes in the same moment is served by the same journey
-            wanted = min(self._rate.burst, max(self._at_a_time, share.waiting))
-            tenant, whose = bucket
-            name = hashlib.sha256(whose.encode()).hexdigest()[:32] if whose else ""
-            rate = self._rate
             taken = await self._database.write_one(
                 lambda transaction: rates.take(
                     transaction, tenant, name, wanted=wanted, interval=rate.interval, burst=rate.burst
                 )
             )
+        except Exception as error:
+            if not isinstance(error, Unavailable):  # which the database has told of itself
+                logger.exception("rate_not_shared")
+            share.away_until = time.monotonic() + AWAY_SECONDS
+            return
         finally:
             share.asking = None
         share.left += taken.requests
         if taken.requests < wanted:
             share.empty_until = time.monotonic() + rate.wait(taken.full_in_seconds)
-
-
-def _seen(fetching: asyncio.Task[None]) -> None:
-    """Who waits has its error too; where nobody does any more, it is no news to the event loop."""
-    if not fetching.cancelled():
-        fetching.exception()
 
 
 class Rates:
@@ -160,7 +168,7 @@ class Rates:
         self._of_account, self._of_tenant = of_account, of_tenant
 
     async def admit(self, caller: Caller) -> None:
-        """Raises TooMany for a caller who asks too often, and Unavailable when that cannot be found out just now.
+        """Raises TooMany for a caller who asks too often.
 
         The account comes first: one that asks too often takes nothing from its tenant's others.
         """

@@ -9,10 +9,12 @@ import httpx
 import pytest
 
 from app import RunResponse, Workflow
+from app.errors import TooMany
 from app.operations.caller import Caller
 from app.operations.rates import MAX_KNOWN, OwnBuckets, Rate, Rates, SharedBuckets, rates_of
 from app.settings import Settings
 from app.store.opening import open_database
+from tests.faults.test_read_only import let_be_written
 from tests.plans.statements import recorded
 from tests.seeing.test_figures import scraped
 from tests.support.cluster import cluster
@@ -150,15 +152,24 @@ async def test_requests_share_journeys_to_the_database(database_url: str) -> Non
     assert statements.about("request_rates")
 
 
-async def test_a_database_that_is_away_is_told_as_that() -> None:
+async def test_without_its_database_a_process_counts_by_itself() -> None:
     database = open_database("postgresql://nobody@127.0.0.1:9/none", lease_seconds=1)
-    rate = Rate(10, 10, "SETTING", "this credential")
+    rate = Rate(0.05, 10, "SETTING", "this credential")
     rates = Rates((rate, SharedBuckets(database, rate)), None)
-    for _ in range(2):
-        with pytest.raises(Exception, match="database") as raised:
-            await rates.admit(Caller())
-        assert getattr(raised.value, "problem_code", None) == "database_unavailable"
+    for _ in range(10):
+        await rates.admit(Caller())
+    with pytest.raises(TooMany, match="SETTING"):
+        await rates.admit(Caller())
     await database.close()
+
+
+async def test_where_nothing_can_be_written_reading_goes_on(database_url: str) -> None:
+    if database_url.startswith("sqlite:"):
+        pytest.skip("there is nothing to write")
+    async with running(database_url, Talker, limit_requests_per_second=0.05, limit_requests_burst=4) as client:
+        let_be_written(database_url, written=False)
+        assert await statuses(client, 8, "/runs") == {200: 4, 429: 4}
+        let_be_written(database_url, written=True)
 
 
 def test_without_a_limit_there_is_nothing_to_ask(sqlite_url: str) -> None:
