@@ -14,6 +14,7 @@
     ├── PreconditionRequired a write that replaces a whole document came without If-Match (HTTP 428)
     ├── TooLarge             over a size limit                                           (HTTP 413)
     ├── UnsupportedMediaType a body type that the route does not read                    (HTTP 415)
+    ├── TooMany              the caller is at one of its limits; try again            (HTTP 429)
     ├── Unavailable          not now: draining, or at a limit; try again                 (HTTP 503)
     └── ConfigurationError   the service cannot start like this
         └── DatabaseHeld     another process has the SQLite file
@@ -121,6 +122,16 @@ class UnsupportedMediaType(MillstreamError):
     """A body type that the route does not read."""
 
     code = "unsupported_media_type"
+
+
+class TooMany(MillstreamError):
+    """The caller is at one of its limits; others are not."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after_seconds: int, code: str | None = None, **extra: Any) -> None:
+        super().__init__(message, code=code, **extra)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Unavailable(MillstreamError):

@@ -41,6 +41,8 @@ from app.operations.feeds import Feeds
 from app.operations.figures import Figures
 from app.operations.health import Health
 from app.operations.keys import Keys
+from app.operations.limits import RunLimits
+from app.operations.rates import rates_of, sweep
 from app.operations.runs import Runs
 from app.operations.schedules import Schedules
 from app.operations.sessions import Sessions
@@ -211,6 +213,7 @@ class Millstream:
         yield watch_loop(self.metrics.loop_lag.observe)
         if not self.settings.embedded:
             yield hooks.run()
+            yield sweep(database)
 
     async def _access(self, database: Database) -> Access:
         issuer = None
@@ -234,6 +237,11 @@ class Millstream:
             self.metrics,
             hooks=hooks,
             key_lifetime=timedelta(hours=settings.idempotency_hours),
+            limits=RunLimits(
+                queued_per_tenant=settings.max_queued_runs_per_tenant,
+                queued_per_session=settings.max_queued_runs_per_session,
+                seconds=settings.max_run_seconds,
+            ),
         )
         events = Events(database, self.live, poll_seconds=poll_seconds)
         feeds = Feeds(database, self.live, poll_seconds=poll_seconds)
@@ -253,10 +261,13 @@ class Millstream:
             streams=Streams(
                 self.metrics,
                 max_streams=settings.max_streams,
+                max_per_key=settings.max_streams_per_key,
+                max_per_tenant=settings.max_streams_per_tenant,
                 ping_seconds=settings.ping_seconds,
                 send_timeout_seconds=settings.send_timeout_seconds,
             ),
             figures=Figures(database, self.metrics, lag_events=events.lag),
+            rates=rates_of(settings, database),
             metrics=self.metrics,
             max_body_bytes=settings.max_body_bytes,
             max_state_bytes=settings.max_state_bytes,

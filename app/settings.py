@@ -61,6 +61,37 @@ class Settings(BaseSettings):
         None, gt=0, le=36_500, description="How long the events of an ended run are kept; for ever by default."
     )
 
+    limit_requests_per_second: float | None = Field(
+        None, gt=0, le=1_000_000, description="Requests of one key, or of one user known by a token."
+    )
+    limit_requests_burst: int = Field(20, ge=1, le=1_000_000, description="How many of them may come at once.")
+    limit_tenant_requests_per_second: float | None = Field(
+        None, gt=0, le=1_000_000, description="Requests of all callers of a tenant."
+    )
+    limit_tenant_requests_burst: int = Field(100, ge=1, le=1_000_000, description="How many of them may come at once.")
+    max_streams_per_key: int | None = Field(
+        None, ge=1, description="Event streams that one process keeps open for one key, or one user known by a token."
+    )
+    max_streams_per_tenant: int | None = Field(
+        None, ge=1, description="Event streams that one process keeps open for a tenant."
+    )
+    max_queued_runs_per_tenant: int | None = Field(
+        None, ge=1, le=100_000, description="Runs of a tenant that may wait at a time."
+    )
+    max_queued_runs_per_session: int | None = Field(
+        None, ge=1, description="Runs that may wait for a session's turn at a time."
+    )
+    max_run_seconds: float | None = Field(
+        None, gt=0, le=31_536_000, description="How long a run may execute, also where its request names no time."
+    )
+    max_events_per_run: int | None = Field(None, ge=1, description="Events that a run's code may cause.")
+    max_event_bytes_per_run: int | None = Field(
+        None, ge=1, description="Size of all that a run's code says and its steps return, as JSON."
+    )
+    max_event_bytes: int | None = Field(
+        None, ge=1, description="Size of one event, or of what one step returns, as JSON."
+    )
+
     schedule_grace_seconds: float = Field(
         60, gt=0, le=86_400, description="How late a schedule's tick may be before it counts as missed."
     )

@@ -99,10 +99,15 @@ class GuardedRoute(APIRoute):
     async def _admit(self, request: Request) -> None:
         need = need_of(self)
         if need is not None:  # an open route has none
-            access = service_of(request).access
+            service = service_of(request)
+            access = service.access
             if not access.on and any(name == b"authorization" for name, _ in request.scope["headers"]):
                 await access.start()  # whoever has a key knows better than this process whether there is one
-            request.scope["caller"] = await _admitted(request, need) if access.on else OPEN
+            caller = await _known(request, need) if access.on else OPEN
+            if (rates := service.rates) is not None:
+                await rates.admit(caller)
+            _require(caller, need)
+            request.scope["caller"] = caller
 
 
 def routes_about(noun: str) -> APIRouter:
@@ -132,18 +137,20 @@ async def require_caller(request: Request) -> None:
         await service.access.caller(_bearer(request))
 
 
-async def _admitted(request: Request, need: Need) -> Caller:
-    """The caller, who has what the route needs; raises Unauthenticated or Forbidden."""
+async def _known(request: Request, need: Need) -> Caller:
+    """The caller; raises Unauthenticated."""
     service = service_of(request)
     if need.stream_token and "authorization" not in request.headers and "token" in request.query_params:
-        caller = await _by_stream_token(service, request)
-    else:
-        caller = await service.access.caller(_bearer(request))
+        return await _by_stream_token(service, request)
+    return await service.access.caller(_bearer(request))
+
+
+def _require(caller: Caller, need: Need) -> None:
+    """Raises Forbidden for a caller who lacks what the route needs."""
     if need.scope not in caller.scopes:
         raise Forbidden(f"this needs the scope {need.scope}, which this credential lacks", code="insufficient_scope")
     if need.operator and not caller.operates:
         raise Forbidden("this is about all tenants, and for callers of the tenant 'default' alone", code="other_tenant")
-    return caller
 
 
 async def _by_stream_token(service: Service, request: Request) -> Caller:

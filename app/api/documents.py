@@ -75,6 +75,7 @@ DESCRIPTIONS = {
     415: "A body type that is not read here.",
     422: "Understood, but not right; `errors` says where.",
     428: "If-Match is required.",
+    429: "The caller is at one of its limits; `Retry-After` says when to come again.",
     503: "Not now; `Retry-After` says when.",
 }
 
@@ -187,7 +188,7 @@ def describe(app: FastAPI, routes: Iterable[BaseRoute]) -> dict[str, Any]:
 def _tell_needs(document: dict[str, Any], routes: Iterable[BaseRoute]) -> None:
     """Say of each route which scope its caller needs, and how it refuses others."""
     document["components"]["securitySchemes"] = SECURITY_SCHEMES
-    refusals = {str(status): answer for status, answer in problems(401, 403).items()}
+    refusals = {str(status): answer for status, answer in problems(401, 403, 429).items()}
     for route in routes:
         need = need_of(route)
         if not isinstance(route, APIRoute) or need is None:

@@ -58,7 +58,7 @@ async def start_run(request: Request, name: str) -> Response:
     seconds = preferred_wait(request, at_most=MAX_WAIT_SECONDS)
     streaming = accepts(request, EVENT_STREAM)
     if streaming:
-        service.streams.require_place()  # before the run is accepted: who is refused starts nothing
+        service.streams.require_place(caller)  # before the run is accepted: who is refused starts nothing
     run = await service.runs.start(
         caller, RunRequest(workflow=name, **dict(start)), idempotency_key=_idempotency_key(request)
     )

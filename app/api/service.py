@@ -13,6 +13,7 @@ from app.operations.feeds import Feeds
 from app.operations.figures import Figures
 from app.operations.health import Health
 from app.operations.keys import Keys
+from app.operations.rates import Rates
 from app.operations.runs import Runs
 from app.operations.schedules import Schedules
 from app.operations.sessions import Sessions
@@ -39,6 +40,8 @@ class Service:
     stream_tokens: StreamTokens
     streams: Streams
     figures: Figures
+    rates: Rates | None
+    """None where no rate is limited."""
     metrics: Metrics
     max_body_bytes: int
     max_state_bytes: int

@@ -7,6 +7,7 @@ client that left. What it gets from us: bytes of whole frames, joined as they ar
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -16,7 +17,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from app.errors import Gone, Unavailable
+from app.errors import Gone, TooMany, Unavailable
 from app.metrics import Metrics
 from app.operations.caller import Caller
 from app.wire.frames import comment, retry
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 RETRY_MILLISECONDS = (500, 2000)
 """A client that was cut off waits for a time between these, so that a restart does not bring all back at once."""
+OWN_STREAMS_SECONDS = 5
+"""When a caller with too many streams may come again; nobody knows when it closes one."""
 FAREWELL_SECONDS = 2.0
 """How long an open stream may take to end by itself at shutdown, before it is cut."""
 
@@ -32,8 +35,18 @@ FAREWELL_SECONDS = 2.0
 class Streams:
     """The event streams that this process has open, up to a number."""
 
-    def __init__(self, metrics: Metrics, *, max_streams: int, ping_seconds: float, send_timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        max_streams: int,
+        ping_seconds: float,
+        send_timeout_seconds: float,
+        max_per_key: int | None = None,
+        max_per_tenant: int | None = None,
+    ) -> None:
         self._metrics = metrics
+        self._own = _OwnStreams(max_per_key, max_per_tenant)
         self._max_streams = max_streams
         self._ping_seconds = ping_seconds
         self._send_timeout_seconds = send_timeout_seconds
@@ -43,8 +56,9 @@ class Streams:
         metrics.stream_lag_seconds.set_function(self._lag_seconds)
         self._endings: dict[Caller, set[anyio.CancelScope]] = {}
 
-    def require_place(self) -> None:
-        """Raises Unavailable when too many are open."""
+    def require_place(self, caller: Caller) -> None:
+        """Raises Unavailable when too many are open, TooMany when the caller or its tenant has too many of them."""
+        self._own.require_place(caller)
         if self.open >= self._max_streams:
             raise Unavailable(
                 f"{self._max_streams} streams are open, which is the limit (MILLSTREAM_MAX_STREAMS)",
@@ -55,11 +69,11 @@ class Streams:
     def response(
         self, frames: AsyncGenerator[bytes, None], headers: dict[str, str] | None = None, *, caller: Caller
     ) -> EventSourceResponse:
-        """Answer a caller with a stream; raises Unavailable when too many are open."""
-        self.require_place()
+        """Answer a caller with a stream; raises Unavailable or TooMany when too many are open."""
+        self.require_place(caller)
         ending = anyio.CancelScope()
         return _Stream(
-            self._counted(frames, caller, ending),
+            self._own.counted(self._counted(frames, caller, ending), caller),
             ending=ending,
             on_drop=self._metrics.readers_dropped.inc,
             headers=headers,
@@ -82,7 +96,7 @@ class Streams:
 
     async def _counted(
         self, frames: AsyncGenerator[bytes, None], caller: Caller, ending: anyio.CancelScope
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The frames, opened by the retry field. A place is taken here: a client gone before never gets this far."""
         self.open += 1
         self._metrics.streams_open.inc()
@@ -114,6 +128,53 @@ class Streams:
     def _lag_seconds(self) -> float:
         """How long the slowest reader has been taking what it was sent."""
         return time.monotonic() - min(self._sending.values()) if self._sending else 0.0
+
+
+class _OwnStreams:
+    """How many streams each account and each tenant has open here, up to numbers."""
+
+    def __init__(self, max_per_key: int | None, max_per_tenant: int | None) -> None:
+        self._max_per_key, self._max_per_tenant = max_per_key, max_per_tenant
+        self._open: Counter[tuple[str, ...]] = Counter()
+
+    def require_place(self, caller: Caller) -> None:
+        """Raises TooMany when the caller, or its tenant, has too many open."""
+        if self._max_per_key is not None and self._open[caller.tenant, caller.account] >= self._max_per_key:
+            raise TooMany(
+                f"you have {self._max_per_key} streams open here, which is the limit (MILLSTREAM_MAX_STREAMS_PER_KEY);"
+                " close one, or follow many runs over one connection by GET /events",
+                code="too_many_streams_of_key",
+                retry_after_seconds=OWN_STREAMS_SECONDS,
+            )
+        if self._max_per_tenant is not None and self._open[caller.tenant,] >= self._max_per_tenant:
+            raise TooMany(
+                f"your tenant has {self._max_per_tenant} streams open here, which is the limit"
+                " (MILLSTREAM_MAX_STREAMS_PER_TENANT); close one, or follow many runs over one connection",
+                code="too_many_streams_of_tenant",
+                retry_after_seconds=OWN_STREAMS_SECONDS,
+            )
+
+    def counted(self, chunks: AsyncGenerator[bytes, None], caller: Caller) -> AsyncGenerator[bytes, None]:
+        """The chunks of a stream, which is counted while it is read."""
+        if self._max_per_key is None and self._max_per_tenant is None:
+            return chunks
+        return self._held(chunks, caller)
+
+    async def _held(self, chunks: AsyncGenerator[bytes, None], caller: Caller) -> AsyncGenerator[bytes, None]:
+        async with aclosing(chunks):
+            try:
+                self.require_place(caller)
+            except TooMany as error:  # several came at once: the headers are gone, and a clean end says it best
+                yield retry(OWN_STREAMS_SECONDS * 1000) + comment(error.message)
+                return
+            accounts = ((caller.tenant,), (caller.tenant, caller.account))
+            self._open.update(accounts)
+            try:
+                async for chunk in chunks:
+                    yield chunk
+            finally:
+                self._open.subtract(accounts)
+                self._open = +self._open
 
 
 class _Stream(EventSourceResponse):

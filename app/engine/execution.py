@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from app import clock
+from app.engine.allowance import Allowance
 from app.engine.bodies import AsyncBody, Body, SyncBody
 from app.engine.claims import Claim
 from app.engine.content import ContentTally
@@ -55,7 +56,9 @@ class Execution:
         metrics: Metrics,
         max_content_bytes: int,
         grace_seconds: float,
+        allowance: Allowance | None,
     ) -> None:
+        self._allowance = allowance
         self._run = claim.run
         self._definition = definition
         self._log = log
@@ -64,7 +67,9 @@ class Execution:
         self._base = claim.base
         self._refusal = claim.refusal
         self._tally = ContentTally(max_content_bytes)
-        self._journal = Journal(log, History(log, last=claim.known_sequence), attempt=claim.run.attempt)
+        self._journal = Journal(
+            log, History(log, last=claim.known_sequence), attempt=claim.run.attempt, allowance=allowance
+        )
         self._metrics = metrics
         self._stopped: StopReason | None = None
         self._awake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -97,6 +102,7 @@ class Execution:
             returned = await self._drive(body)
             if self._stopped is not None:
                 return self._stopped_outcome()
+            self._refuse_excess()
             if self._saves:
                 await asyncio.gather(*self._saves)
             mine = await self._document()
@@ -109,11 +115,21 @@ class Execution:
         except ReplayDiverged as error:
             return failed("replay_diverged", str(error), kind="ReplayDiverged", event=error.event)
         except BaseException as error:
-            if self._stopped is not None:
-                return self._stopped_outcome()
-            logger.info("run_failed", extra={"run_id": self._run.run_id}, exc_info=error)
-            return failure_of(error, step=self._journal.step_of(error))
+            return self._stopped_outcome() if self._stopped is not None else self._failure(error)
         return Outcome(RunStatus.completed, content=content, change=StateChange(self._base, mine))
+
+    def _refuse_excess(self) -> None:
+        """Raises OutputExceeded for a run that has said too much, whatever author code has made of it."""
+        if self._allowance is not None and self._allowance.exceeded is not None:
+            raise self._allowance.exceeded
+
+    def _failure(self, error: BaseException) -> Outcome:
+        """The failure that author code has ended with; too much said counts also where it came out as another."""
+        excess = None if self._allowance is None else self._allowance.exceeded
+        if excess is not None:
+            return failed(excess.code, str(excess))
+        logger.info("run_failed", extra={"run_id": self._run.run_id}, exc_info=error)
+        return failure_of(error, step=self._journal.step_of(error))
 
     def _prepare(self) -> Body:
         """The author's instance, bound to the run, about to be called."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from app.engine.allowance import EVENTS_OF_A_STEP, Allowance
 from app.engine.history import FinishedStep, History
 from app.engine.writer import RunLog
 from app.errors import MillstreamError
@@ -39,7 +40,8 @@ class ReplayDiverged(BaseException):
 class Journal:
     """The steps, yields and saves of one run, replayed and then written."""
 
-    def __init__(self, log: RunLog, history: History, *, attempt: int) -> None:
+    def __init__(self, log: RunLog, history: History, *, attempt: int, allowance: Allowance | None = None) -> None:
+        self._allowance = allowance
         self._log, self._history, self._attempt = log, history, attempt
         self._live = not history.last
         self._calls: dict[str, int] = {}
@@ -51,7 +53,12 @@ class Journal:
         return await self._history.read(until=until)
 
     def emit(self, name: str, head: bytes) -> None:
-        """Put an event of the author's into the log, unless an earlier attempt has. Raises ReplayDiverged."""
+        """Put an event of the author's into the log, unless an earlier attempt has.
+
+        Raises ReplayDiverged and OutputExceeded.
+        """
+        if self._allowance is not None:
+            self._allowance.spend(1, len(head))
         if not self._live:
             if self._history.meet_yield(self._log.envelope.opening(head)):
                 return
@@ -62,7 +69,10 @@ class Journal:
         """The identity of a call: the same in every attempt, whatever the order in which concurrent calls come.
 
         It is made of the step around it, the name, the arguments, and how often just this was called before.
+        Raises OutputExceeded.
         """
+        if self._allowance is not None:
+            self._allowance.spend(EVENTS_OF_A_STEP, 0)
         try:
             digest = fingerprint(arguments)[:12]
         except MillstreamError:  # what JSON cannot hold tells calls apart by their order alone
@@ -83,11 +93,17 @@ class Journal:
     def kept_result(self, completed: int) -> bytes | None:
         """The result of a finished step, if it is in memory; asked for once."""
         kept = self._history.kept_result(completed)
-        return None if kept is None else kept.encode()
+        if kept is None:
+            return None
+        encoded = kept.encode()
+        self._spend_result(encoded)
+        return encoded
 
     async def result(self, completed: int) -> bytes:
         """The result of a finished step."""
-        return (await self._history.result(completed) or "null").encode()
+        encoded = (await self._history.result(completed) or "null").encode()
+        self._spend_result(encoded)
+        return encoded
 
     async def fetched(self) -> None:
         """Wait for concurrent code that is just getting the result of a finished step."""
@@ -110,7 +126,8 @@ class Journal:
         await self._log.commit_at_last(lambda _transaction, _appender, _session: None)
 
     async def complete(self, step: str, name: str, begun: float, result: bytes) -> None:
-        """Commit the result of a step."""
+        """Commit the result of a step; raises OutputExceeded."""
+        self._spend_result(result)
         seconds = round(time.monotonic() - begun, 6)
         head = server_event(ServerEvent.step_completed, name=name, step=step, seconds=seconds)
         self._log.put(ServerEvent.step_completed, head, result.decode())
@@ -126,7 +143,9 @@ class Journal:
         return Answer(await self._history.result(known[1]))
 
     def next_save(self) -> int:
-        """The number of the next save of the run."""
+        """The number of the next save of the run; raises OutputExceeded."""
+        if self._allowance is not None:
+            self._allowance.spend(1, 0)
         self._save_count += 1
         return self._save_count
 
@@ -149,6 +168,10 @@ class Journal:
     def step_of(self, error: BaseException) -> str | None:
         """The step that raised this error."""
         return self._failed[1] if self._failed is not None and self._failed[0] is error else None
+
+    def _spend_result(self, result: bytes) -> None:
+        if self._allowance is not None:
+            self._allowance.spend(0, len(result))
 
     def _go_live(self, what: str, *, known: bool) -> None:
         """Leave the replay, and say what it supersedes; `known` where the log has just this, begun and not finished."""

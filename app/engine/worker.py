@@ -11,6 +11,7 @@ from typing import Any
 
 from app import clock
 from app.correlation import REQUEST_ID, RUN, TRACEPARENT, TRACER, Tracer
+from app.engine.allowance import allowance_of
 from app.engine.claims import Claim, begin_run, claim_run
 from app.engine.endings import failed
 from app.engine.execution import Execution, StopReason
@@ -216,6 +217,7 @@ class Worker:
                 metrics=self._metrics,
                 max_content_bytes=self._settings.max_content_bytes,
                 grace_seconds=self._settings.cancel_grace_seconds,
+                allowance=allowance_of(self._settings),
             )
             self._executions[run.run_id] = execution
             live.writers += 1

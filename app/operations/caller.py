@@ -28,6 +28,11 @@ class Caller:
         """Whether its tenant is that of the operator, who looks after all tenants."""
         return self.tenant == DEFAULT_TENANT
 
+    @property
+    def account(self) -> str:
+        """By what its limits are counted within the tenant: its key, or its user where it is known by a token."""
+        return f"key {self.key_id}" if self.key_id is not None else f"{self.source} {self.user_id or self.name}"
+
     def sees(self, user_id: str | None) -> bool:
         """Whether what belongs to this user of the tenant is there for the caller."""
         return self.user_id is None or self.user_id == user_id

@@ -21,6 +21,7 @@ from app.errors import Conflict, Invalid, NotFound, Unavailable
 from app.metrics import Metrics
 from app.operations.caller import Caller
 from app.operations.cursors import cut_page, read_cursor, write_cursor
+from app.operations.limits import NO_LIMITS, RunLimits
 from app.operations.resources import run_at, run_resource, unknown_session
 from app.store import idempotency, runs, sessions, webhooks
 from app.store.database import Database, Transaction
@@ -79,8 +80,10 @@ class Runs:
         *,
         hooks: Hooks,
         key_lifetime: timedelta,
+        limits: RunLimits = NO_LIMITS,
     ) -> None:
         """`key_lifetime` is how long an Idempotency-Key is remembered."""
+        self._limits = limits
         self._hooks = hooks
         self._key_lifetime = key_lifetime
         self._database, self._registry, self._engine = database, registry, engine
@@ -90,7 +93,8 @@ class Runs:
         """Accept a run: on disk when this returns, and begun if its session is free.
 
         Raises NotFound for an unknown workflow, Invalid for an input that does not fit, Conflict for another workflow's
-        session or a busy one that is not to be waited for, Unavailable while draining. The same key gives the same run.
+        session or a busy one that is not to be waited for, TooMany for a full queue, Unavailable while draining. The
+        same key gives the same run.
         """
         request = _of(caller, request)
         self.check(request)
@@ -123,17 +127,23 @@ class Runs:
     def check(self, request: RunRequest) -> None:
         """Raises NotFound, Invalid or TooLarge for a request that can be seen to be wrong without asking anybody."""
         self._registry.get(request.workflow).input.validate(request.input)
+        self.check_seconds(request.timeout_seconds)
         if request.webhook is not None:
             self._hooks.check(request.webhook.url)
         if request.session_state is not None:
             self._states.check_size(EMPTY.changed_to(request.session_state))
+
+    def check_seconds(self, seconds: float | None) -> None:
+        """Raises Invalid for a `timeout_seconds` that is more than runs have."""
+        self._limits.check_seconds(seconds)
 
     def accept(
         self, transaction: Transaction, caller: Caller, request: RunRequest
     ) -> tuple[dict[str, Any], str | None]:
         """Accept a run that was checked, in a transaction that does more; with it the live one that it interrupts.
 
-        Raises Conflict like `start`, and Unavailable while draining. Who calls cancels the one that is interrupted.
+        Raises Conflict and TooMany like `start`, and Unavailable while draining. Who calls cancels the one that is
+        interrupted.
         """
         if self._engine.draining:
             raise Unavailable("the server is stopping; start the run again in a moment", code="draining")
@@ -225,7 +235,7 @@ class Runs:
             user_id=row.user_id,
             metadata=decode(row.annotations),
             on_disconnect="continue",
-            timeout_seconds=row.timeout_seconds,
+            timeout_seconds=self._limits.at_most(row.timeout_seconds),
             webhook=webhook,
         )
         return await self.start(caller, request)
@@ -290,7 +300,7 @@ class Runs:
             annotations=encode(request.metadata).decode(),
             state_patch=None if request.session_state is None else encode(request.session_state).decode(),
             on_disconnect=request.on_disconnect,
-            timeout_seconds=request.timeout_seconds,
+            timeout_seconds=self._limits.seconds_of(request.timeout_seconds),
             created_at=at,
             traceparent=traceparent,
         )
@@ -303,12 +313,15 @@ class Runs:
         transaction.after_commit(lambda: self._live.ring(session_key(row.tenant_id, row.session_id)))
         if not busy:
             self._engine.submit(transaction, row, session)
+        if row.status == RunStatus.queued:
+            self._limits.check_tenant(transaction, row.tenant_id)
         runs.insert_run(transaction, row)
         if own is not None:
             webhooks.insert_webhook(transaction, own)
         if not busy:
             return run_at(row, None), None
         position = runs.queue_position(transaction, row)
+        self._limits.check_position(session, position)
         self._announce_queued(transaction, row, position)
         return run_at(row, position), session.active_run_id if request.on_busy == "interrupt" else None
 

@@ -57,6 +57,7 @@ class Schedules:
         """
         at = clock.now()
         self._registry.get(workflow).input.validate(input)
+        self._runs.check_seconds(timeout_seconds)
         row = ScheduleRow(
             tenant_id=caller.tenant,
             schedule_id=clock.new_id(),
@@ -118,6 +119,7 @@ class Schedules:
     async def update(self, caller: Caller, schedule_id: str, changes: dict[str, Any]) -> dict[str, Any]:
         """Change it; raises NotFound, Invalid, and Conflict for a name that is taken."""
         values = {name: value for name, value in changes.items() if value is not None or name in _OPTIONAL}
+        self._runs.check_seconds(values.get("timeout_seconds"))
         if "metadata" in values:
             values["annotations"] = encode(values.pop("metadata")).decode()
 

@@ -20,6 +20,16 @@ _COUNT = Statement(
 )
 _OLDEST = Statement(select(_runs.c.created_at).where(_QUEUED).order_by(_runs.c.created_at).limit(1))
 
+_OF_A_TENANT = Statement(
+    select(func.count().label("waiting")).select_from(
+        select(_runs.c.run_id)
+        .where(_runs.c.tenant_id == bindparam("tenant"), _QUEUED)
+        .order_by(_runs.c.session_id, _runs.c.ordinal)
+        .limit(bindparam("most"))
+        .subquery()
+    )
+)
+
 
 class Queue(NamedTuple):
     """How many runs wait, up to the number asked for, and when the oldest of them came."""
@@ -33,3 +43,9 @@ def look_at_queue(transaction: Transaction, *, at_most: int) -> Queue:
     counted = transaction.one(_COUNT, {"most": at_most}) or {"waiting": 0}
     oldest = transaction.one(_OLDEST, {})
     return Queue(counted["waiting"], None if oldest is None else oldest["created_at"])
+
+
+def count_queued(transaction: Transaction, tenant: str, *, at_most: int) -> int:
+    """How many runs of the tenant wait; no more of them are counted than asked for."""
+    counted = transaction.one(_OF_A_TENANT, {"tenant": tenant, "most": at_most})
+    return 0 if counted is None else counted["waiting"]

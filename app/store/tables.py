@@ -576,6 +576,25 @@ class KeyTable(KeyRow, table=True):
     )
 
 
+class RateRow(Row):
+    """On Postgres, what a caller or a tenant may ask just now; see operations/rates.py. One that is missing is full."""
+
+    tenant_id: str
+    bucket: str
+    """Empty for the tenant's own; else a digest of whose it is."""
+    full_at: float
+    """When it is full again if nobody asks any more, in seconds since 1970, by the database's clock."""
+    taken: float
+    """What was taken out last: a statement that changes a row can tell nothing else of how it was."""
+
+
+class RateTable(RateRow, table=True):
+    """The table of it."""
+
+    __tablename__ = "request_rates"
+    __table_args__ = (PrimaryKeyConstraint("tenant_id", "bucket"), {"sqlite_with_rowid": False})
+
+
 class SecretRow(Row):
     """What all processes share and nobody else may know, by its name."""
 

@@ -53,7 +53,8 @@ def jobs_left(database_url: str) -> int:
 
 async def test_no_statement_scans_a_growing_table(database_url: str, filled: Filled, scanned: dict[str, int]) -> None:
     with recorded() as statements:
-        async with running(database_url, Asked, lease_seconds=2, webhook_retry_seconds="1,60") as client:
+        limits = {"limit_requests_per_second": 1000, "limit_requests_burst": 1000, "max_queued_runs_per_tenant": 1000}
+        async with running(database_url, Asked, lease_seconds=2, webhook_retry_seconds="1,60", **limits) as client:
             await ask_everything(client, filled)
         async with running(database_url, Asked):  # a start looks for what was left
             pass

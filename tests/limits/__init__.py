@@ -1,0 +1,1 @@
+"""Limits of callers and of runs."""
