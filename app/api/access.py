@@ -7,6 +7,7 @@ What a route needs is declared at its function:
     async def get_run(…)
 """
 
+import re
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -28,6 +29,8 @@ OPEN_ROUTES = frozenset(
     {"/healthz", "/readyz", "/version", "/", "/docs", "/docs/start.js", "/docs/assets", "/openapi.json"}
 )
 """All that answers without a credential, by the paths of routes; of the mounted ones, with what is below them."""
+
+_LOOPBACK = re.compile(rb"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?")
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -103,7 +106,7 @@ class GuardedRoute(APIRoute):
             access = service.access
             if not access.on and any(name == b"authorization" for name, _ in request.scope["headers"]):
                 await access.start()  # whoever has a key knows better than this process whether there is one
-            caller = await _known(request, need) if access.on else OPEN
+            caller = await _known(request, need) if access.on else _whoever(request)
             if (rates := service.rates) is not None:
                 await rates.admit(caller)
             _require(caller, need)
@@ -143,6 +146,26 @@ async def _known(request: Request, need: Need) -> Caller:
     if need.stream_token and "authorization" not in request.headers and "token" in request.query_params:
         return await _by_stream_token(service, request)
     return await service.access.caller(_bearer(request))
+
+
+def _whoever(request: Request) -> Caller:
+    """The caller of an open service; raises Forbidden for a page that is not of this machine.
+
+    A browser here opens any page, and lets it send what it likes to loopback, also where it shows it no answer.
+    """
+    for name, value in request.scope["headers"]:
+        if name == b"origin" and not _LOOPBACK.fullmatch(value) and value.decode("latin-1") not in _origins(request):
+            raise Forbidden(
+                f"pages of {value.decode('latin-1')[:100]!r} may not use a service that asks nobody who they are; name"
+                " the origin in MILLSTREAM_CORS_ORIGINS, or make a key",
+                code="other_origin",
+            )
+    return OPEN
+
+
+def _origins(request: Request) -> tuple[str, ...]:
+    origins: tuple[str, ...] = request.app.cors_origins
+    return origins
 
 
 def _require(caller: Caller, need: Need) -> None:

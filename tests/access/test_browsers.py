@@ -7,6 +7,7 @@ import pytest
 from app import RunResponse, Workflow
 from app.settings import Settings
 from tests.support.keys import bearer, first_key
+from tests.support.problems import problem_of
 from tests.support.server import running
 
 PAGE = "https://app.example.com"
@@ -106,3 +107,28 @@ async def test_the_host_that_is_named_changes_nothing(sqlite_url: str) -> None:
         await first_key(client)
         for host in ("localhost", "evil.example", "127.0.0.1/healthz?", "x/healthz#"):
             assert (await client.get("/runs", headers={"Host": host})).status_code in {400, 401}
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://localhost.evil.example", "http://127.0.0.1.nip.io", "null", ""]
+)
+async def test_a_page_from_elsewhere_cannot_use_an_open_service(sqlite_url: str, origin: str) -> None:
+    async with running(sqlite_url, Hello) as client:
+        run = await client.finish("hello")
+        for method, path in (
+            ("POST", "/workflows/hello/runs"),
+            ("POST", f"/runs/{run['run_id']}/retry"),
+            ("GET", "/runs"),
+        ):
+            refused = await client.request(method, path, headers={"Origin": origin}, content=b"")
+            problem_of(refused, 403, "other_origin")
+        assert len((await client.get("/runs")).json()["items"]) == 1
+
+
+async def test_a_page_of_this_machine_or_a_named_origin_may(sqlite_url: str) -> None:
+    async with running(sqlite_url, Hello, cors_origins=PAGE) as client:
+        for origin in ("http://localhost:5173", "http://127.0.0.1:8000", "http://[::1]", PAGE):
+            assert (await client.get("/runs", headers={"Origin": origin})).status_code == 200
+        admin = await first_key(client)
+        answer = await client.get("/runs", headers={"Origin": "https://evil.example"} | bearer(admin))
+        assert answer.status_code == 200, "who has a key has said who he is"
