@@ -22,6 +22,8 @@ from tests.support.keys import as_caller, first_key, new_key
 from tests.support.server import Client, running
 from tests.support.tables import query
 
+ON_POSTGRES = pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+
 
 class Talker(Workflow):
     async def run(self) -> AsyncIterator[RunResponse]:
@@ -110,9 +112,8 @@ async def test_a_caller_without_the_scope_is_limited_too(sqlite_url: str) -> Non
         assert await statuses(reader, 5, "/keys") == {403: 3, 429: 2}
 
 
+@ON_POSTGRES
 async def test_processes_on_postgres_share_a_rate(database_url: str) -> None:
-    if database_url.startswith("sqlite:"):
-        pytest.skip("a SQLite file has one process")
     limits = {"limit_requests_per_second": 40, "limit_requests_burst": 40}
     async with cluster(database_url, Talker, servers=2, workers=0, **limits) as processes:
         clients = [processes.client(0), processes.client(1)]
@@ -129,9 +130,8 @@ async def test_processes_on_postgres_share_a_rate(database_url: str) -> None:
     assert passed[200] >= 40 * seconds * 0.7
 
 
+@ON_POSTGRES
 async def test_processes_on_postgres_share_a_low_rate_exactly(database_url: str) -> None:
-    if database_url.startswith("sqlite:"):
-        pytest.skip("a SQLite file has one process")
     limits = {"limit_requests_per_second": 0.05, "limit_requests_burst": 7}
     async with (
         running(database_url, Talker, **limits) as first,
@@ -141,9 +141,8 @@ async def test_processes_on_postgres_share_a_low_rate_exactly(database_url: str)
         assert Counter([(await client.get("/workflows")).status_code for client in both]) == {200: 7, 429: 13}
 
 
+@ON_POSTGRES
 async def test_requests_share_journeys_to_the_database(database_url: str) -> None:
-    if database_url.startswith("sqlite:"):
-        pytest.skip("there are no journeys")
     with recorded() as statements:
         async with running(database_url, Talker, limit_requests_per_second=400, limit_requests_burst=400) as client:
             assert await statuses(client, 300) == {200: 300}
@@ -163,9 +162,8 @@ async def test_without_its_database_a_process_counts_by_itself() -> None:
     await database.close()
 
 
+@ON_POSTGRES
 async def test_where_nothing_can_be_written_reading_goes_on(database_url: str) -> None:
-    if database_url.startswith("sqlite:"):
-        pytest.skip("there is nothing to write")
     async with running(database_url, Talker, limit_requests_per_second=0.05, limit_requests_burst=4) as client:
         let_be_written(database_url, written=False)
         assert await statuses(client, 8, "/runs") == {200: 4, 429: 4}
