@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from sqlalchemy.engine import make_url
 
 from app.api.application import make_application
+from app.api.connections import ConnectionLimits, connections_that_fit
 from app.api.observed import Observed
 from app.api.service import Service
 from app.api.sse import Streams
@@ -269,9 +270,20 @@ class Millstream:
             log_config=None,
             access_log=False,
             server_header=False,
+            http=self._connections().protocol(),
+            ws="none",  # there are none here, and so nothing to be upgraded to
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
         )
         return Server(config, self.begin_drain)
+
+    def _connections(self) -> ConnectionLimits:
+        settings = self.settings
+        return ConnectionLimits(
+            max_connections=connections_that_fit(settings.max_connections),
+            max_body_bytes=settings.max_body_bytes,
+            request_seconds=settings.request_seconds,
+            refused=self.metrics.refused,
+        )
 
 
 async def watch_loop(observe: Callable[[float], None]) -> None:
