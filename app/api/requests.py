@@ -21,7 +21,7 @@ _REVISION_TAG = re.compile(r'"(?:0|[1-9][0-9]{0,17})"')
 
 QUICK_BYTES = 64 * 1024
 """A body up to this size is parsed at once; for a longer one the event loop would wait."""
-MAX_CONTAINERS = 50_000
+MAX_CONTAINERS = 25_000
 """Lists and objects of a body: what it costs depends on them far more than on its bytes."""
 MAX_MEMBERS = 100
 """Members of a body of ours; whoever sends more has mistaken something, and each would be a sentence of the answer."""

@@ -50,7 +50,7 @@ HUGE = {
     "lists": repeated("[[[]]]"),
     "objects": repeated('{"a":0}'),
     "texts": repeated('"a"'),
-    "as many objects as may be": repeated('{"a":0,"b":"cdefgh"}'),
+    "as many objects as may be": repeated('{"a":0,"b":"cdefghijklmnopqrstuvwxyzabcd"}'),
     "spaced": repeated('{"a" : 0}'),
     "keys": keys(80_000),
     "quotes": '"' + '\\"' * 500_000 + '"',
