@@ -7,7 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from app import __version__
-from app.cli import doctor, exits, imports, keys, runs, schedules, service, sessions, webhooks, workflows
+from app.cli import backups, doctor, exits, imports, keys, runs, schedules, service, sessions, webhooks, workflows
 from app.client.errors import ClientError, ServerProblem, ServerUnreachable
 from app.errors import MillstreamError
 
@@ -22,6 +22,8 @@ cli.command()(service.serve)
 cli.command()(service.worker)
 cli.command()(service.migrate)
 cli.command()(service.openapi)
+cli.command()(backups.backup)
+cli.command()(backups.restore)
 cli.command()(doctor.doctor)
 cli.command(
     name="run",
