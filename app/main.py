@@ -47,6 +47,7 @@ from app.operations.schedules import Schedules
 from app.operations.sessions import Sessions
 from app.operations.stream_tokens import StreamTokens
 from app.operations.ticker import Ticker
+from app.operations.users import Users
 from app.operations.webhooks import Webhooks
 from app.operations.workflows import Workflows
 from app.settings import Settings
@@ -247,6 +248,7 @@ class Millstream:
             access=access,
             stream_tokens=StreamTokens(database, access, runs, feeds, lifetime_seconds=settings.stream_token_seconds),
             sessions=Sessions(database, self.registry, states),
+            users=Users(database, states, hooks, access),
             schedules=Schedules(database, self.registry, runs, self.live),
             webhooks=Webhooks(database, hooks),
             deliveries=Deliveries(database, self.live),

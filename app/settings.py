@@ -96,6 +96,16 @@ class Settings(BaseSettings):
     )
     docs: bool = Field(True, description="Whether /docs and /openapi.json are served.")
 
+    run_retention_days: float | None = Field(
+        None, gt=0, le=36_500, description="How long an ended run is kept, with its events; for ever by default."
+    )
+    revision_retention_days: float | None = Field(
+        None, gt=0, le=36_500, description="How long the history of a state is kept; for ever by default."
+    )
+    delivery_retention_days: float | None = Field(
+        None, gt=0, le=36_500, description="How long deliveries are kept that have arrived or were given up."
+    )
+
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Least severe log line."
     )

@@ -44,8 +44,8 @@ SPDX: Licensing = get_spdx_licensing()
 def licence_of(package: Distribution) -> str | None:
     """The package's licence as an SPDX expression; None when it does not say one that we understand."""
     metadata = package.metadata
-    said = (metadata.get("License") or "").strip().split("\n")[0].strip()
-    candidates = [metadata.get("License-Expression"), said, WORDED.get(said)]
+    said = (metadata.get_all("License") or [""])[0].strip().split("\n")[0].strip()
+    candidates = [*metadata.get_all("License-Expression", []), said, WORDED.get(said)]
     candidates += [CLASSIFIED.get(classifier) for classifier in metadata.get_all("Classifier", [])]
     return next((text for text in candidates if text and _parsed(text) is not None), None)
 

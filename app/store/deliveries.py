@@ -5,7 +5,19 @@ from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, bindparam, column, delete, insert, literal_column, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    bindparam,
+    column,
+    delete,
+    insert,
+    literal_column,
+    select,
+    text,
+    tuple_,
+    update,
+)
 
 from app.store.database import Transaction
 from app.store.statements import Statement
@@ -74,6 +86,19 @@ _DELETE_OF_WEBHOOK = Statement(
         _deliveries.c.tenant_id == bindparam("tenant"), _deliveries.c.webhook_id == bindparam("webhook")
     )
 )
+
+
+_OLD = (
+    select(_deliveries.c.tenant_id, _deliveries.c.delivery_id)
+    .where(
+        _deliveries.c.created_at < bindparam("before", type_=_deliveries.c.created_at.type),
+        _deliveries.c.status != _PENDING,
+    )
+    .order_by(_deliveries.c.created_at)
+    .limit(bindparam("count", type_=Integer))
+    .with_for_update(skip_locked=True)
+)
+_REMOVE_OLD = Statement(delete(_deliveries).where(tuple_(_deliveries.c.tenant_id, _deliveries.c.delivery_id).in_(_OLD)))
 
 
 class HostDue(NamedTuple):
@@ -151,6 +176,11 @@ def delete_delivery(transaction: Transaction, row: DeliveryRow) -> None:
 def delete_deliveries_to(transaction: Transaction, tenant: str, webhook: str) -> None:
     """Remove all to one webhook."""
     transaction.run(_DELETE_OF_WEBHOOK, {"tenant": tenant, "webhook": webhook})
+
+
+def remove_old_deliveries(transaction: Transaction, *, before: datetime, count: int) -> int:
+    """Remove some that were made before and are no longer on their way, oldest first; how many."""
+    return transaction.count(_REMOVE_OLD, {"before": before, "count": count})
 
 
 def list_deliveries(

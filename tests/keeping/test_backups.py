@@ -248,7 +248,7 @@ async def test_a_password_is_not_told(postgres_template: str, tmp_path: Path) ->
     password = "correct horse&battery"
     with psycopg.connect(POSTGRES, autocommit=True) as connection:
         connection.execute("DROP ROLE IF EXISTS millstream_backup")
-        connection.execute(f"CREATE ROLE millstream_backup SUPERUSER LOGIN PASSWORD '{password}'")  # type: ignore[arg-type]
+        connection.execute(f"CREATE ROLE millstream_backup SUPERUSER LOGIN PASSWORD '{password}'")
     seen = tmp_path / "seen"
     programs = tmp_path / "programs"
     programs.mkdir()
