@@ -15,12 +15,11 @@ from sqlalchemy import (
     literal_column,
     select,
     text,
-    tuple_,
     update,
 )
 
 from app.store.database import Transaction
-from app.store.statements import Statement
+from app.store.statements import Statement, among
 from app.store.tables import DeliveryRow, DeliveryTable, table_of
 
 _deliveries = table_of(DeliveryTable)
@@ -88,7 +87,7 @@ _DELETE_OF_WEBHOOK = Statement(
 )
 
 
-_OLD = (
+_OLD = Statement(
     select(_deliveries.c.tenant_id, _deliveries.c.delivery_id)
     .where(
         _deliveries.c.created_at < bindparam("before", type_=_deliveries.c.created_at.type),
@@ -98,7 +97,12 @@ _OLD = (
     .limit(bindparam("count", type_=Integer))
     .with_for_update(skip_locked=True)
 )
-_REMOVE_OLD = Statement(delete(_deliveries).where(tuple_(_deliveries.c.tenant_id, _deliveries.c.delivery_id).in_(_OLD)))
+_REMOVE = Statement(
+    {
+        dialect: delete(_deliveries).where(_deliveries.c.tenant_id == bindparam("tenant"), these)
+        for dialect, these in among(_deliveries.c.delivery_id, "deliveries").items()
+    }
+)
 
 
 class HostDue(NamedTuple):
@@ -180,7 +184,12 @@ def delete_deliveries_to(transaction: Transaction, tenant: str, webhook: str) ->
 
 def remove_old_deliveries(transaction: Transaction, *, before: datetime, count: int) -> int:
     """Remove some that were made before and are no longer on their way, oldest first; how many."""
-    return transaction.count(_REMOVE_OLD, {"before": before, "count": count})
+    of_tenants: dict[str, list[str]] = {}
+    for row in transaction.all(_OLD, {"before": before, "count": count}):
+        of_tenants.setdefault(row["tenant_id"], []).append(row["delivery_id"])
+    return sum(
+        transaction.count(_REMOVE, {"tenant": tenant, "deliveries": found}) for tenant, found in of_tenants.items()
+    )
 
 
 def list_deliveries(
