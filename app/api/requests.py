@@ -1,5 +1,6 @@
 """Reading requests: bodies within their limit, media types, conditional headers, accept headers."""
 
+import asyncio
 import re
 from typing import Any, TypeVar
 
@@ -8,7 +9,7 @@ from starlette.requests import Request
 
 from app.api.service import service_of
 from app.errors import Invalid, Malformed, PreconditionRequired, TooLarge, UnsupportedMediaType
-from app.workflow.encoding import parse
+from app.workflow.encoding import count_containers, parse
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -17,6 +18,13 @@ EVENT_STREAM = "text/event-stream"
 
 _TAG = re.compile(r'(?:W/)?"[^"]*"')
 _REVISION_TAG = re.compile(r'"(?:0|[1-9][0-9]{0,17})"')
+
+QUICK_BYTES = 64 * 1024
+"""A body up to this size is parsed at once; for a longer one the event loop would wait."""
+MAX_CONTAINERS = 25_000
+"""Lists and objects of a body: what it costs depends on them far more than on its bytes."""
+MAX_MEMBERS = 100
+"""Members of a body of ours; whoever sends more has mistaken something, and each would be a sentence of the answer."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -27,7 +35,8 @@ async def read_json(request: Request, *accepted: str) -> Any:
     Raises UnsupportedMediaType, TooLarge past MILLSTREAM_MAX_BODY_BYTES, Malformed for what is no JSON.
     """
     media_type(request, *(accepted or (JSON,)))
-    return parse(await _body(request))
+    body = await _body(request)
+    return parse(body) if len(body) <= QUICK_BYTES else await asyncio.to_thread(_parse_large, body)
 
 
 def media_type(request: Request, *accepted: str) -> str:
@@ -50,10 +59,18 @@ async def read_body(request: Request, model: type[Model], *, empty: bool = False
     if empty and not await request.body():
         return model()
     value = await read_json(request)
+    if isinstance(value, dict) and len(value) > MAX_MEMBERS:
+        raise Invalid(f"the body has {len(value)} members; none of ours has more than a few", code="invalid_body")
     try:
         return model.model_validate(value)
     except ValidationError as error:
         raise _explain(error) from None
+
+
+def _parse_large(body: bytes) -> Any:
+    if (count := count_containers(body, more_than=MAX_CONTAINERS)) > MAX_CONTAINERS:
+        raise TooLarge(f"the body has {count} lists and objects; {MAX_CONTAINERS} are read", code="body_too_large")
+    return parse(body)
 
 
 async def _body(request: Request) -> bytes:

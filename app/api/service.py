@@ -18,6 +18,7 @@ from app.operations.runs import Runs
 from app.operations.schedules import Schedules
 from app.operations.sessions import Sessions
 from app.operations.stream_tokens import StreamTokens
+from app.operations.users import Users
 from app.operations.webhooks import Webhooks
 from app.operations.workflows import Workflows
 
@@ -32,6 +33,7 @@ class Service:
     feeds: Feeds
     sessions: Sessions
     schedules: Schedules
+    users: Users
     webhooks: Webhooks
     deliveries: Deliveries
     health: Health

@@ -7,7 +7,20 @@ import typer
 from pydantic import ValidationError
 
 from app import __version__
-from app.cli import doctor, exits, imports, keys, runs, schedules, service, sessions, webhooks, workflows
+from app.cli import (
+    backups,
+    doctor,
+    exits,
+    imports,
+    keys,
+    runs,
+    schedules,
+    service,
+    sessions,
+    users,
+    webhooks,
+    workflows,
+)
 from app.client.errors import ClientError, ServerProblem, ServerUnreachable
 from app.errors import MillstreamError
 
@@ -22,6 +35,8 @@ cli.command()(service.serve)
 cli.command()(service.worker)
 cli.command()(service.migrate)
 cli.command()(service.openapi)
+cli.command()(backups.backup)
+cli.command()(backups.restore)
 cli.command()(doctor.doctor)
 cli.command(
     name="run",
@@ -31,6 +46,7 @@ cli.command(
 cli.add_typer(workflows.commands, name="workflows")
 cli.add_typer(runs.commands, name="runs")
 cli.add_typer(sessions.commands, name="sessions")
+cli.add_typer(users.commands, name="users")
 cli.add_typer(schedules.commands, name="schedules")
 cli.add_typer(webhooks.commands, name="webhooks")
 cli.add_typer(keys.commands, name="keys")

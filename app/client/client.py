@@ -209,6 +209,10 @@ class Client:
         """Delete a session and everything that belongs to it."""
         self._delete(f"/sessions/{_part(session_id)}")
 
+    def delete_user(self, user_id: str) -> None:
+        """Delete everything that belongs to a user."""
+        self._delete(f"/users/{_part(user_id)}")
+
     def fork_session(self, session_id: str, body: ForkSession) -> Session:
         """Copy a session."""
         return self._write("POST", f"/sessions/{_part(session_id)}/fork", Session, body)

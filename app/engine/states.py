@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from datetime import datetime
 
-from app.errors import TooLarge
+from app.errors import Gone, TooLarge
 from app.store import revisions, sessions
 from app.store.database import Transaction
 from app.store.revisions import PATCH_OVERHEAD_BYTES, SNAPSHOT_FLOOR_BYTES
@@ -99,13 +99,19 @@ class States:
         self, transaction: Transaction, session: SessionRow, revision: int, base: tuple[int, StateDocument] | None
     ) -> StateDocument:
         tenant, name = session.tenant_id, session.session_id
+        remembered = base is not None
         if base is None and revision == 0:
             return EMPTY
         if base is None:
             snapshot = revisions.last_snapshot(transaction, tenant, name, upto=revision)
             base = (snapshot.revision, EMPTY.grafted(decode(snapshot.snapshot)))
+        patches = revisions.read_patches(transaction, tenant, name, after=base[0], upto=revision)
+        if len(patches) < revision - base[0]:
+            if remembered:  # what lies between it and now is no longer kept
+                return self._read(transaction, session, revision, None)
+            raise _gone(session, revision)
         root = base[1].root
-        for patch in revisions.read_patches(transaction, tenant, name, after=base[0], upto=revision):
+        for patch in patches:
             root = apply_patch(root, decode(patch))
         return base[1].grafted(root)
 
@@ -122,3 +128,12 @@ class States:
     def _drop(self, key: tuple[str, str]) -> None:
         if (known := self._cached.pop(key, None)) is not None:
             self._cached_bytes -= known[1].size_bytes
+
+
+def _gone(session: SessionRow, revision: int) -> Gone:
+    return Gone(
+        f"revision {revision} of session {session.session_id!r} is no longer kept;"
+        " GET …/state/revisions lists those that are",
+        code="revision_gone",
+        revision=revision,
+    )

@@ -17,7 +17,7 @@ from app.engine.endings import failed
 from app.engine.execution import Execution, StopReason
 from app.engine.live import LiveLogs
 from app.engine.recovery import continue_run, end_idle_run, make_ready, recover_run
-from app.engine.retention import Retention
+from app.engine.retention import Retention, removals
 from app.engine.seam import Engine
 from app.engine.states import States
 from app.engine.writer import EventWriter, Fenced, RunLog
@@ -84,8 +84,8 @@ class Worker:
         await self._database.write(lambda transaction: workers.insert_worker(transaction, row))
         self._spawn(self._writer.run(), self._services)
         self._spawn(self._look_around(), self._services)
-        if (days := self._settings.event_retention_days) is not None:
-            self._spawn(Retention(self._database, self._metrics, days=days).run(), self._services)
+        if due := list(removals(self._settings, self._metrics)):
+            self._spawn(Retention(self._database, due).run(), self._services)
 
     def launch(self, run: RunRow) -> None:
         """Execute a ready run in a task of its own."""

@@ -17,7 +17,7 @@ from app.engine.live import LiveLog, LiveLogs, session_key
 from app.errors import Invalid, Malformed
 from app.operations.caller import Caller
 from app.operations.events import FRAMES_PER_SEND, TableReader
-from app.operations.kept import events_gone, last_event
+from app.operations.kept import events_gone, last_event, runs_gone
 from app.operations.runs import existing_run
 from app.operations.sessions import existing_session
 from app.store import retention, runs
@@ -211,6 +211,9 @@ class Feeds:
         newest, live = seen
         feed.sessions[session_id] = newest
         missed = _first_gone(transaction, caller, session_id, newest)
+        left = retention.count_runs_after(transaction, caller.tenant, session_id, newest)
+        if left < session.run_count - newest:
+            raise runs_gone(session_id)
         for run in runs.runs_with_ordinals(transaction, caller.tenant, session_id, list(live)):
             if not caller.sees(run.user_id):
                 continue

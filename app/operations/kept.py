@@ -17,6 +17,13 @@ def events_gone(run_id: str, *, remedy: str = "") -> Gone:
     return Gone(message, code="events_gone", run_id=run_id)
 
 
+def runs_gone(session_id: str) -> Gone:
+    """The error for a cursor into a session some of whose later runs are gone altogether."""
+    return Gone(
+        f"runs of session {session_id!r} are no longer kept; follow it anew, without a cursor", code="events_gone"
+    )
+
+
 def last_event(transaction: Transaction, run: RunRow, cursor: int, *, remedy: str = "") -> int:
     """The number of the run's last event, which may be gone; raises Gone when the cursor is before such a one.
 

@@ -94,22 +94,7 @@ class Sessions:
 
     async def delete(self, caller: Caller, session_id: str) -> None:
         """Remove a session with its runs, events and history; raises Conflict while it has a live run."""
-
-        def work(transaction: Transaction) -> None:
-            row = _locked(transaction, caller, session_id)
-            if row.active_run_id is not None:
-                raise Conflict(
-                    f"the session {session_id!r} has a live run, {row.active_run_id}; cancel it first",
-                    code="session_busy",
-                    run_id=row.active_run_id,
-                )
-            idempotency.delete_session_keys(transaction, caller.tenant, session_id)
-            retention.lock_session_runs(transaction, caller.tenant, session_id)
-            events.delete_session_events(transaction, caller.tenant, session_id)
-            sessions.delete_session(transaction, caller.tenant, session_id)
-            transaction.after_commit(lambda: self._states.forget(caller.tenant, session_id))
-
-        await self._database.write(work)
+        await self._database.write(lambda transaction: remove_session(transaction, self._states, caller, session_id))
 
     async def fork(
         self,
@@ -212,6 +197,22 @@ class Sessions:
                 code="unknown_revision",
             )
         return self._states.at(transaction, row, revision)
+
+
+def remove_session(transaction: Transaction, states: States, caller: Caller, session_id: str) -> None:
+    """Remove a session with all that belongs to it; raises NotFound, and Conflict while it has a live run."""
+    row = _locked(transaction, caller, session_id)
+    if row.active_run_id is not None:
+        raise Conflict(
+            f"the session {session_id!r} has a live run, {row.active_run_id}; cancel it first",
+            code="session_busy",
+            run_id=row.active_run_id,
+        )
+    idempotency.delete_session_keys(transaction, caller.tenant, session_id)
+    retention.lock_session_runs(transaction, caller.tenant, session_id)
+    events.delete_session_events(transaction, caller.tenant, session_id)
+    sessions.delete_session(transaction, caller.tenant, session_id)
+    transaction.after_commit(lambda: states.forget(caller.tenant, session_id))
 
 
 def _moment(text: str, cursor: str) -> datetime:

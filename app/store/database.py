@@ -112,6 +112,9 @@ class Database(Protocol):
     async def check_room(self) -> None:
         """Raises Unavailable when the disk, as far as this process sees it, has no room for what a request writes."""
 
+    async def scrub(self) -> None:
+        """Have what was deleted be gone from the files too, as far as it is this process's to do."""
+
     async def close(self) -> None:
         """Give up all connections."""
 

@@ -5,10 +5,21 @@ from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, bindparam, column, delete, insert, literal_column, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    bindparam,
+    column,
+    delete,
+    insert,
+    literal_column,
+    select,
+    text,
+    update,
+)
 
 from app.store.database import Transaction
-from app.store.statements import Statement
+from app.store.statements import Statement, among
 from app.store.tables import DeliveryRow, DeliveryTable, table_of
 
 _deliveries = table_of(DeliveryTable)
@@ -73,6 +84,24 @@ _DELETE_OF_WEBHOOK = Statement(
     delete(_deliveries).where(
         _deliveries.c.tenant_id == bindparam("tenant"), _deliveries.c.webhook_id == bindparam("webhook")
     )
+)
+
+
+_OLD = Statement(
+    select(_deliveries.c.tenant_id, _deliveries.c.delivery_id)
+    .where(
+        _deliveries.c.created_at < bindparam("before", type_=_deliveries.c.created_at.type),
+        _deliveries.c.status != _PENDING,
+    )
+    .order_by(_deliveries.c.created_at)
+    .limit(bindparam("count", type_=Integer))
+    .with_for_update(skip_locked=True)
+)
+_REMOVE = Statement(
+    {
+        dialect: delete(_deliveries).where(_deliveries.c.tenant_id == bindparam("tenant"), these)
+        for dialect, these in among(_deliveries.c.delivery_id, "deliveries").items()
+    }
 )
 
 
@@ -151,6 +180,16 @@ def delete_delivery(transaction: Transaction, row: DeliveryRow) -> None:
 def delete_deliveries_to(transaction: Transaction, tenant: str, webhook: str) -> None:
     """Remove all to one webhook."""
     transaction.run(_DELETE_OF_WEBHOOK, {"tenant": tenant, "webhook": webhook})
+
+
+def remove_old_deliveries(transaction: Transaction, *, before: datetime, count: int) -> int:
+    """Remove some that were made before and are no longer on their way, oldest first; how many."""
+    of_tenants: dict[str, list[str]] = {}
+    for row in transaction.all(_OLD, {"before": before, "count": count}):
+        of_tenants.setdefault(row["tenant_id"], []).append(row["delivery_id"])
+    return sum(
+        transaction.count(_REMOVE, {"tenant": tenant, "deliveries": found}) for tenant, found in of_tenants.items()
+    )
 
 
 def list_deliveries(

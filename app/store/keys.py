@@ -47,6 +47,19 @@ _USED = Statement(
 )
 
 
+_ERASE = Statement(
+    update(_keys)
+    .where(_keys.c.tenant_id == bindparam("tenant"), _keys.c.user_id == bindparam("owner"))
+    .values(
+        name="erased",
+        user_id=None,
+        digest="",
+        revoked_at=func.coalesce(_keys.c.revoked_at, bindparam("at", type_=_keys.c.revoked_at.type)),
+    )
+    .returning(_keys.c.key_id)
+)
+
+
 def any_key(transaction: Transaction) -> bool:
     """Whether there is a key, be it one that no longer opens anything."""
     return transaction.one(_ANY, {}) is not None
@@ -81,6 +94,14 @@ def valid_keys(transaction: Transaction, keys: Collection[str], *, at: datetime)
 def note_use(transaction: Transaction, keys: Collection[str], *, at: datetime) -> None:
     """Remember when the keys were used."""
     transaction.run(_USED, {"keys": list(keys), "at": at})
+
+
+def erase_keys_of(transaction: Transaction, tenant: str, user: str, *, at: datetime) -> list[str]:
+    """Have the keys that are bound to a user open nothing, and say nothing of the user; their ids.
+
+    The rows stay: without any key, there would be no authentication.
+    """
+    return [row["key_id"] for row in transaction.all(_ERASE, {"tenant": tenant, "owner": user, "at": at})]
 
 
 def list_keys(

@@ -27,11 +27,19 @@ def migrations_folder() -> Path:
 @cache
 def head_revision() -> str:
     """The newest migration, read from the files alone: a start need not load Alembic to see that nothing is to do."""
-    sources = [file.read_text() for file in (migrations_folder() / "versions").glob("*.py")]
-    revisions = {match[1] for source in sources if (match := _REVISION.search(source))}
-    followed = {match[1] for source in sources if (match := _DOWN.search(source))}
-    (head,) = revisions - followed
+    followed = {match[1] for source in _sources() if (match := _DOWN.search(source))}
+    (head,) = known_revisions() - followed
     return head
+
+
+@cache
+def known_revisions() -> frozenset[str]:
+    """All migrations that this version has."""
+    return frozenset(match[1] for source in _sources() if (match := _REVISION.search(source)))
+
+
+def _sources() -> list[str]:
+    return [file.read_text() for file in (migrations_folder() / "versions").glob("*.py")]
 
 
 def current_revision(transaction: Transaction) -> str | None:

@@ -182,6 +182,9 @@ class PostgresDatabase:
     async def check_room(self) -> None:
         """Its disk is another machine's: only a write can tell."""
 
+    async def scrub(self) -> None:
+        """Autovacuum does, in its time."""
+
     async def close(self) -> None:
         """Let work end that nobody waits for any more, and close the pool."""
         await asyncio.gather(*self._working, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The events of ended runs that are kept no longer.
+"""The events of ended runs that are kept no longer, and in the end the runs.
 
 A run's row says so from before the first of its events is removed until for ever. So whoever reads events first, and
 then finds nothing said in the row, has read a whole log.
@@ -12,10 +12,11 @@ from sqlalchemy import Integer, bindparam, delete, func, select, update
 
 from app.store.database import Transaction
 from app.store.statements import Statement, among
-from app.store.tables import EventTable, RunTable, table_of
+from app.store.tables import EventTable, IdempotencyTable, RunTable, table_of
 
 _runs = table_of(RunTable)
 _events = table_of(EventTable)
+_keys = table_of(IdempotencyTable)
 # Several processes look; each takes what no other is just taking. The condition is that of ix_runs_retention.
 _DUE = Statement(
     select(_runs.c.run_id)
@@ -66,6 +67,39 @@ _CLOSE = Statement(
         .values(events_gone_at=bindparam("at", type_=_runs.c.events_gone_at.type))
         for dialect, these in among(_runs.c.run_id, "runs").items()
     }
+)
+# The condition is that of ix_runs_closed.
+_CLOSED = Statement(
+    select(_runs.c.run_id)
+    .where(
+        _runs.c.tenant_id == bindparam("tenant"),
+        _runs.c.finished_at <= bindparam("before", type_=_runs.c.finished_at.type),
+        _runs.c.events_gone_at.is_not(None),
+    )
+    .order_by(_runs.c.finished_at)
+    .limit(bindparam("count", type_=Integer))
+    .with_for_update(skip_locked=True)
+)
+_REMOVE_RUNS = Statement(
+    {
+        dialect: delete(_runs).where(_runs.c.tenant_id == bindparam("tenant"), these)
+        for dialect, these in among(_runs.c.run_id, "runs").items()
+    }
+)
+_REMOVE_KEYS = Statement(
+    {
+        dialect: delete(_keys).where(_keys.c.tenant_id == bindparam("tenant"), these)
+        for dialect, these in among(_keys.c.run_id, "runs").items()
+    }
+)
+_COUNT_AFTER = Statement(
+    select(func.count().label("runs"))
+    .select_from(_runs)
+    .where(
+        _runs.c.tenant_id == bindparam("tenant"),
+        _runs.c.session_id == bindparam("session"),
+        _runs.c.ordinal > bindparam("after"),
+    )
 )
 _LOCK_SESSION = Statement(
     select(_runs.c.run_id)
@@ -128,6 +162,24 @@ def remove_events_upto(transaction: Transaction, tenant: str, run: str, upto: in
 def close_runs(transaction: Transaction, tenant: str, runs: Collection[str], *, at: datetime) -> None:
     """Note that nothing is left of the runs' events."""
     transaction.run(_CLOSE, {"tenant": tenant, "runs": list(runs), "at": at})
+
+
+def take_closed_runs(transaction: Transaction, tenant: str, *, before: datetime, count: int) -> list[str]:
+    """Some of the runs that ended before and have no events left, oldest first, locked."""
+    return [row["run_id"] for row in transaction.all(_CLOSED, {"tenant": tenant, "before": before, "count": count})]
+
+
+def remove_runs(transaction: Transaction, tenant: str, runs: Collection[str]) -> int:
+    """Remove the runs, without their events, and all that is about them: keys, webhooks, deliveries; how many runs."""
+    given = {"tenant": tenant, "runs": list(runs)}
+    transaction.run(_REMOVE_KEYS, given)
+    return transaction.count(_REMOVE_RUNS, given)
+
+
+def count_runs_after(transaction: Transaction, tenant: str, session: str, ordinal: int) -> int:
+    """How many runs of the session, after one, are still there."""
+    row = transaction.one(_COUNT_AFTER, {"tenant": tenant, "session": session, "after": ordinal})
+    return 0 if row is None else int(row["runs"])
 
 
 def gone_upto(transaction: Transaction, tenant: str, run: str) -> int | None:

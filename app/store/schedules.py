@@ -25,6 +25,9 @@ _INSERT = Statement(
     }
 )
 _DELETE = Statement(delete(_schedules).where(_KEY))
+_DELETE_OF_USER = Statement(
+    delete(_schedules).where(_schedules.c.tenant_id == bindparam("tenant"), _schedules.c.user_id == bindparam("owner"))
+)
 _NAMED = Statement(
     select(_schedules).where(_schedules.c.tenant_id == bindparam("tenant"), _schedules.c.name == bindparam("named"))
 )
@@ -107,6 +110,11 @@ def update_schedule(transaction: Transaction, row: ScheduleRow, values: dict[str
 def delete_schedule(transaction: Transaction, tenant: str, schedule: str) -> None:
     """Remove the schedule, and what is known of its ticks."""
     transaction.run(_DELETE, {"tenant": tenant, "schedule": schedule})
+
+
+def delete_schedules_of(transaction: Transaction, tenant: str, user: str) -> None:
+    """Remove all schedules of a user."""
+    transaction.run(_DELETE_OF_USER, {"tenant": tenant, "owner": user})
 
 
 def count_schedules(transaction: Transaction, tenant: str) -> int:

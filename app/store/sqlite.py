@@ -36,6 +36,7 @@ def sqlite_engine(url: str) -> Engine:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA secure_delete=ON")  # what was deleted is not to be found in the file
         connection.execute("PRAGMA cache_size=-32768")
         connection.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
 
@@ -132,6 +133,12 @@ class SqliteDatabase:
         """A small write may still find a place inside the files when no large one does: so look at the disk itself."""
         if (left := shutil.disk_usage(self._folder).free) < ROOM_BYTES:
             raise no_room(f"{left} bytes are left in {self._folder}")
+
+    async def scrub(self) -> None:
+        """Fold the write-ahead log in, and empty it: the file itself has nothing of what was deleted."""
+        while self._pieces:
+            self._write_group()
+        self._connected().rows("PRAGMA wal_checkpoint(TRUNCATE)", ())
 
     async def close(self) -> None:
         """Close the file; the last one out folds the write-ahead log into it."""

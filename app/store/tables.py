@@ -169,6 +169,14 @@ class RevisionTable(RevisionRow, table=True):
             sqlite_where=text("snapshot IS NOT NULL"),
             postgresql_where=text("snapshot IS NOT NULL"),
         ),
+        Index(
+            "ix_session_revisions_age",
+            "tenant_id",
+            "created_at",
+            "session_id",
+            sqlite_where=text("snapshot IS NOT NULL"),
+            postgresql_where=text("snapshot IS NOT NULL"),
+        ),
     )
 
 
@@ -256,6 +264,13 @@ class RunTable(RunRow, table=True):
             "finished_at",
             sqlite_where=text("finished_at IS NOT NULL AND events_gone_at IS NULL"),
             postgresql_where=text("finished_at IS NOT NULL AND events_gone_at IS NULL"),
+        ),
+        Index(
+            "ix_runs_closed",
+            "tenant_id",
+            "finished_at",
+            sqlite_where=text("events_gone_at IS NOT NULL"),
+            postgresql_where=text("events_gone_at IS NOT NULL"),
         ),
     )
 

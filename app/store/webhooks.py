@@ -31,6 +31,13 @@ _CHANGEABLE = (
 )  # fmt: skip
 _UPDATE = Statement(update(_webhooks).where(_KEY).values({name: bindparam(f"set_{name}") for name in _CHANGEABLE}))
 _DELETE = Statement(delete(_webhooks).where(_KEY))
+_OF_USER = (
+    (_webhooks.c.tenant_id == bindparam("tenant"))
+    & _webhooks.c.run_id.is_(None)
+    & (_webhooks.c.user_id == bindparam("owner"))
+)
+_IDS_OF_USER = Statement(select(_webhooks.c.webhook_id).where(_OF_USER))
+_DELETE_OF_USER = Statement(delete(_webhooks).where(_OF_USER))
 _OF_RUN = Statement(
     select(_webhooks).where(_webhooks.c.tenant_id == bindparam("tenant"), _webhooks.c.run_id == bindparam("run"))
 )
@@ -40,6 +47,7 @@ _COUNT = Statement(_THERE.where(_webhooks.c.user_id.is_(None)))
 _COUNT_OF_USER = Statement(_THERE.where(_webhooks.c.user_id == bindparam("owner")))
 _REGISTERED = Statement(select(_webhooks).where(_webhooks.c.run_id.is_(None)))
 _OF_OWNER = (_secrets.c.tenant_id == bindparam("tenant")) & (_secrets.c.user_id == bindparam("owner"))
+_DELETE_SECRET = Statement(delete(_secrets).where(_OF_OWNER))
 _SECRET = Statement(select(_secrets).where(_OF_OWNER))
 _INSERT_SECRET = Statement(
     {
@@ -96,6 +104,18 @@ def update_webhook(transaction: Transaction, row: WebhookRow, values: dict[str, 
 def delete_webhook(transaction: Transaction, tenant: str, webhook: str) -> None:
     """Remove the webhook."""
     transaction.run(_DELETE, {"tenant": tenant, "webhook": webhook})
+
+
+def webhooks_of(transaction: Transaction, tenant: str, user: str) -> list[str]:
+    """The ids of a user's webhooks, those of single runs left out."""
+    return [row["webhook_id"] for row in transaction.all(_IDS_OF_USER, {"tenant": tenant, "owner": user})]
+
+
+def delete_webhooks_of(transaction: Transaction, tenant: str, user: str) -> None:
+    """Remove a user's webhooks, those of single runs left out, and the secret of the user's own."""
+    given = {"tenant": tenant, "owner": user}
+    transaction.run(_DELETE_OF_USER, given)
+    transaction.run(_DELETE_SECRET, given)
 
 
 def count_webhooks(transaction: Transaction, tenant: str, user: str | None) -> int:

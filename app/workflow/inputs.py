@@ -1,11 +1,15 @@
 """Questions to the outside: what `wait_for_input` asks, and how an answer is checked."""
 
+from itertools import islice
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from app.errors import Invalid
 from app.workflow.runtime import InputRequest
+
+MAX_ERRORS = 100
+"""That an answer lists."""
 
 
 def input_request(prompt: str, schema: Any, timeout_seconds: float | None) -> InputRequest:
@@ -34,7 +38,7 @@ def check_answer(value: Any, schema: dict[str, Any]) -> None:
 
     found = [
         {"pointer": "/value" + "".join(f"/{part}" for part in error.absolute_path), "message": error.message}
-        for error in Draft202012Validator(schema).iter_errors(value)
+        for error in islice(Draft202012Validator(schema).iter_errors(value), MAX_ERRORS)
     ]
     if found:
         raise Invalid(f"the value does not fit: {found[0]['message']}", code="invalid_input", errors=found)

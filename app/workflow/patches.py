@@ -9,10 +9,25 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 from app.errors import Conflict, Invalid, TooLarge
-from app.workflow.encoding import encode, escape
+from app.workflow.encoding import MAX_DEPTH, encode, escape
 
 Operation: TypeAlias = dict[str, Any]
 """One operation of RFC 6902: `{"op": "replace", "path": "/a/0", "value": 1}`."""
+
+
+MAX_OPERATIONS = 10_000
+"""Of one JSON patch."""
+MAX_MOVED = 5_000_000
+"""Elements of lists and objects that one JSON patch may move."""
+ITEMIZED = 256
+"""Changes of one list or object that are always written one by one."""
+COUNTED_LEVELS = 4
+"""How deep the changes of an object are counted before they are written: each level looks through all below it."""
+OPERATION_BYTES = 40
+"""What an operation is in writing, beside its value."""
+SHOWN_CHARACTERS = 200
+"""Of a pointer, in a message."""
+SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 class _Missing:
@@ -50,28 +65,37 @@ def apply_patch(document: Any, operations: Sequence[Operation], *, max_copied_by
 
     Raises Conflict for a path that is not there or a failed test; the operations are those of `read_patch`. What its
     copies add up to is bounded by `max_copied_bytes`: a few of them can double a document into more than memory holds.
+    With that bound, work is bounded too: TooLarge past either.
     """
-    copied = 0
+    copied, edited = 0, _Edited(document)
     for number, operation in enumerate(operations):
         if max_copied_bytes is not None and operation["op"] == "copy":
-            copied += _copied_bytes(document, operation)
+            copied += _copied_bytes(edited.document, operation)
             if copied > max_copied_bytes:
                 raise TooLarge(f"the patch copies more than {max_copied_bytes} bytes", code="state_too_large")
         try:
-            document = _apply(document, operation)
+            edited.apply(operation)
         except Conflict as conflict:
+            path = operation["path"][:SHOWN_CHARACTERS]
             raise Conflict(
-                f"operation {number} ({operation['op']} {operation['path']!r}): {conflict.message}",
+                f"operation {number} ({operation['op']} {path!r}): {conflict.message}",
                 code=conflict.problem_code,
                 operation=number,
             ) from None
-    return document
+        if max_copied_bytes is not None and edited.moved > MAX_MOVED:
+            raise TooLarge(
+                f"the patch moves too many elements, by operation {number}; replace the list or object as a whole",
+                code="patch_too_large",
+            )
+    return edited.document
 
 
 def read_patch(patch: Any) -> list[Operation]:
     """The operations of a JSON patch document that came from outside; raises Invalid when it is none."""
     if not isinstance(patch, list):
         raise Invalid(f"a JSON patch is a list of operations, not {_kind(patch)}", code="invalid_patch")
+    if len(patch) > MAX_OPERATIONS:
+        raise TooLarge(f"the patch has {len(patch)} operations; send {MAX_OPERATIONS} at most", code="patch_too_large")
     for number, operation in enumerate(patch):
         _check_operation(number, operation)
     return patch
@@ -154,6 +178,10 @@ def _merge_lists(base: list[Any], mine: list[Any], theirs: list[Any], path: str,
 
 def _diff_objects(before: dict[str, Any], after: dict[str, Any], path: str) -> list[Operation]:
     gone = [key for key in before if key not in after]
+    if len(after) > ITEMIZED and path.count("/") < COUNTED_LEVELS:
+        changed = sum(_differs(before.get(key, MISSING), value) for key, value in after.items()) + len(gone)
+        if _cheaper_whole(changed, after, path):
+            return [{"op": "replace", "path": path, "value": after}]
     operations: list[Operation] = [{"op": "remove", "path": f"{path}/{escape(key)}"} for key in gone]
     for key, value in after.items():
         if key in before:
@@ -166,11 +194,11 @@ def _diff_objects(before: dict[str, Any], after: dict[str, Any], path: str) -> l
 def _diff_lists(before: list[Any], after: list[Any], path: str) -> list[Operation]:
     """Elements are compared from both ends; what lies between is changed in place, then removed or added."""
     shorter = min(len(before), len(after))
-    head = next((index for index in range(shorter) if not same(before[index], after[index])), shorter)
-    tail = 0
-    while tail < shorter - head and same(before[-1 - tail], after[-1 - tail]):
-        tail += 1
+    head = _same_until(before, after)
+    tail = min(_same_until(before[::-1], after[::-1]), shorter - head)
     old, new = before[head : len(before) - tail], after[head : len(after) - tail]
+    if _cheaper_whole(max(len(old), len(new)), after, path):
+        return [{"op": "replace", "path": path, "value": after}]
     both = min(len(old), len(new))
     operations: list[Operation] = []
     for index in range(both):
@@ -182,24 +210,113 @@ def _diff_lists(before: list[Any], after: list[Any], path: str) -> list[Operatio
     return operations
 
 
-def _apply(document: Any, operation: Operation) -> Any:
-    kind, path = operation["op"], _tokens(operation["path"])
-    if kind == "test":
-        if not _equal(_get(document, path), operation["value"]):
-            raise Conflict("the value there is another one", code="patch_test_failed")
-        return document
-    if kind == "copy":
-        return _add(document, path, _get(document, _tokens(operation["from"])))
-    if kind == "move":
-        source = _tokens(operation["from"])
-        value = _get(document, source)
-        return document if source == path else _add(_remove(document, source), path, value)
-    if kind == "add":
-        return _add(document, path, operation["value"])
-    if kind == "replace":
-        _get(document, path)
-        return _put(document, path, operation["value"])
-    return _remove(document, path)
+def _cheaper_whole(changes: int, after: Any, path: str) -> bool:
+    """Whether so many changes are longer than what they lead to: a list of numbers is, up to twenty times."""
+    return changes > ITEMIZED and changes * (OPERATION_BYTES + len(path)) > len(encode(after))
+
+
+def _differs(one: Any, other: Any) -> bool:
+    """Whether two values are different for sure: what only differs as 1 and 1.0 do may pass as equal here."""
+    return one is not other and (type(one) is not type(other) or bool(one != other))
+
+
+def _same_until(before: list[Any], after: list[Any]) -> int:
+    """How many elements two lists have in common from the beginning; long runs of plain values are compared at once."""
+    shorter, at = min(len(before), len(after)), 0
+    while at < shorter:
+        one, other = before[at : at + ITEMIZED], after[at : at + ITEMIZED]
+        kinds = list(map(type, one))
+        if one == other and SCALARS.issuperset(kinds) and kinds == list(map(type, other)):
+            at += len(one)
+            continue
+        end = min(at + ITEMIZED, shorter)
+        while at < end:
+            if not same(before[at], after[at]):
+                return at
+            at += 1
+    return shorter
+
+
+class _Edited:
+    """A document under change: a list or object on the way to a change is copied once, and changed in place after."""
+
+    def __init__(self, document: Any) -> None:
+        self.document = document
+        self.moved = 0
+        """Elements that were copied, or moved to make or fill a gap."""
+        self._own: dict[int, Any] = {}
+        """The copies by their identity, held so that it stays theirs; nothing else refers to them."""
+
+    def apply(self, operation: Operation) -> None:
+        """Do what one operation says; raises Conflict where it cannot be done."""
+        kind, path = operation["op"], _tokens(operation["path"])
+        if kind == "test":
+            if not _equal(_get(self.document, path), operation["value"]):
+                raise Conflict("the value there is another one", code="patch_test_failed")
+        elif kind == "copy":
+            value = _get(self.document, _tokens(operation["from"]))
+            self._own.clear()  # what is copied is in two places from now on
+            self._add(path, value)
+        elif kind == "move":
+            source = _tokens(operation["from"])
+            value = _get(self.document, source)
+            if source != path:
+                self._remove(source)
+                self._add(path, value)
+        elif kind == "add":
+            self._add(path, operation["value"])
+        elif kind == "replace":
+            self._replace(path, operation["value"])
+        else:
+            self._remove(path)
+
+    def _add(self, path: Sequence[str], value: Any) -> None:
+        if not path:
+            self.document = value
+            return
+        parent, token = self._parent(path), path[-1]
+        if isinstance(parent, dict):
+            parent[token] = value
+        elif isinstance(parent, list):
+            place = len(parent) if token == "-" else _index(token)
+            if place > len(parent):
+                raise Conflict(f"index {place} is past the end of a list of {len(parent)}", code="patch_path_missing")
+            self.moved += len(parent) - place
+            parent.insert(place, value)
+        else:
+            raise Conflict(f"{_kind(parent)} holds nothing", code="patch_path_missing")
+
+    def _replace(self, path: Sequence[str], value: Any) -> None:
+        if not path:
+            self.document = value
+            return
+        parent = self._parent(path)
+        parent[_place(parent, path[-1])] = value
+
+    def _remove(self, path: Sequence[str]) -> None:
+        if not path:
+            self.document = None
+            return
+        parent = self._parent(path)
+        place = _place(parent, path[-1])
+        self.moved += len(parent) - place if isinstance(parent, list) else 0
+        del parent[place]
+
+    def _parent(self, path: Sequence[str]) -> Any:
+        """What holds the path's last token, and may be changed."""
+        parent = self.document = self._owned(self.document)
+        for token in path[:-1]:
+            place = _place(parent, token)
+            parent[place] = parent = self._owned(parent[place])
+        return parent
+
+    def _owned(self, value: Any) -> Any:
+        if id(value) in self._own or not isinstance(value, dict | list):
+            return value
+        copy = value.copy()
+        self._own[id(copy)] = copy
+        self.moved += len(copy)
+        return copy
 
 
 def _copied_bytes(document: Any, operation: Operation) -> int:
@@ -228,61 +345,24 @@ def _get(document: Any, path: Sequence[str]) -> Any:
     return document
 
 
-def _put(document: Any, path: Sequence[str], value: Any) -> Any:
-    if not path:
-        return value
-    place = _place(document, path[0])
-    copy = document.copy()
-    copy[place] = _put(document[place], path[1:], value)
-    return copy
-
-
-def _add(document: Any, path: Sequence[str], value: Any) -> Any:
-    if not path:
-        return value
-    parent = _get(document, path[:-1])
-    return _put(document, path[:-1], _with(parent, path[-1], value))
-
-
-def _with(parent: Any, token: str, value: Any) -> Any:
-    if isinstance(parent, dict):
-        return parent | {token: value}
-    if isinstance(parent, list):
-        place = len(parent) if token == "-" else _index(token)
-        if place > len(parent):
-            raise Conflict(f"index {place} is past the end of a list of {len(parent)}", code="patch_path_missing")
-        return [*parent[:place], value, *parent[place:]]
-    raise Conflict(f"{_kind(parent)} holds nothing", code="patch_path_missing")
-
-
-def _remove(document: Any, path: Sequence[str]) -> Any:
-    if not path:
-        return None
-    parent = _get(document, path[:-1])
-    place = _place(parent, path[-1])
-    copy = parent.copy()
-    del copy[place]
-    return _put(document, path[:-1], copy)
-
-
 def _place(parent: Any, token: str) -> Any:
     """The key or index of a token that must be there."""
     if isinstance(parent, dict):
         if token in parent:
             return token
-        raise Conflict(f"there is no key {token!r}", code="patch_path_missing")
+        raise Conflict(f"there is no key {token[:SHOWN_CHARACTERS]!r}", code="patch_path_missing")
     if isinstance(parent, list):
         if token == "-":
             raise Conflict("nothing is past the end of the list", code="patch_path_missing")
         if (place := _index(token)) < len(parent):
             return place
         raise Conflict(f"there is no index {place} in a list of {len(parent)}", code="patch_path_missing")
-    raise Conflict(f"there is no {token!r} in {_kind(parent)}", code="patch_path_missing")
+    raise Conflict(f"there is no {token[:SHOWN_CHARACTERS]!r} in {_kind(parent)}", code="patch_path_missing")
 
 
 def _index(token: str) -> int:
     if not _INDEX.fullmatch(token):
-        raise Invalid(f"{token!r} is no index of a list: write 0, 1, 2 … or -", code="invalid_patch")
+        raise Invalid(f"{token[:SHOWN_CHARACTERS]!r} is no index of a list: write 0, 1, 2 … or -", code="invalid_patch")
     return int(token)
 
 
@@ -295,7 +375,10 @@ def _check_operation(number: int, operation: Any) -> None:
         raise Invalid(f"operation {number} is {_kind(operation)}, not an object", code="invalid_patch")
     kind = operation.get("op")
     if not isinstance(kind, str) or kind not in _MEMBERS:
-        raise Invalid(f"operation {number} has op {kind!r}; known are {', '.join(_MEMBERS)}", code="invalid_patch")
+        raise Invalid(
+            f"operation {number} has op {str(kind)[:SHOWN_CHARACTERS]!r}; known are {', '.join(_MEMBERS)}",
+            code="invalid_patch",
+        )
     for member in _MEMBERS[kind]:
         if member not in operation:
             raise Invalid(f"operation {number} ({kind}) has no {member!r}", code="invalid_patch")
@@ -306,12 +389,17 @@ def _check_operation(number: int, operation: Any) -> None:
         and (operation["path"] + "/").startswith(operation["from"] + "/")
         and operation["path"] != operation["from"]
     ):
-        raise Invalid(f"operation {number} moves {operation['from']!r} into itself", code="invalid_patch")
+        raise Invalid(
+            f"operation {number} moves {operation['from'][:SHOWN_CHARACTERS]!r} into itself", code="invalid_patch"
+        )
 
 
 def _check_pointer(number: int, pointer: Any) -> None:
     if not isinstance(pointer, str) or (pointer and not pointer.startswith("/")) or re.search("~(?![01])", pointer):
-        raise Invalid(f"operation {number} has {pointer!r}, which is no JSON Pointer (RFC 6901)", code="invalid_patch")
+        shown = repr(pointer)[:SHOWN_CHARACTERS]
+        raise Invalid(f"operation {number} has {shown}, which is no JSON Pointer (RFC 6901)", code="invalid_patch")
+    if pointer.count("/") > MAX_DEPTH:
+        raise Invalid(f"operation {number} has a pointer of more than {MAX_DEPTH} levels", code="invalid_patch")
 
 
 def _same_scalar(one: Any, other: Any) -> bool:

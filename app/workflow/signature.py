@@ -19,6 +19,9 @@ from pydantic import (
 from app.errors import ConfigurationError, Invalid
 from app.workflow.encoding import decode, encode
 
+MAX_ERRORS = 100
+"""That an answer lists."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
@@ -93,6 +96,12 @@ class InputSchema:
         return Parameter(name=parameter.name, annotation=annotation, default=default, required=required)
 
     def _explain(self, error: ValidationError) -> Invalid:
+        if (count := error.error_count()) > MAX_ERRORS:
+            raise Invalid(
+                f"the input does not fit {self._owner}: {count} values of it are wrong, too many to be listed",
+                code="invalid_input",
+                errors=[{"pointer": "/input", "message": f"{count} values are wrong"}],
+            )
         problems = [
             {"pointer": "/input" + "".join(f"/{part}" for part in found["loc"]), "message": _message(found)}
             for found in error.errors(include_url=False, include_context=False)

@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from app.errors import Invalid, Unencodable
+from app.errors import Invalid, TooLarge, Unencodable
 from app.workflow.encoding import decode, encode, encode_text
 
 _UNCHANGEABLE = {str, int, float, bool, type(None)}
+
+
+MAX_KEYS = 10_000
+"""Keys at the top of a state: each is encoded and compared by itself. Below the top there may be any number."""
 
 
 class StateDocument:
@@ -30,6 +34,7 @@ class StateDocument:
         """The document of a value, sharing with this one every top-level value that is encoded alike."""
         if not isinstance(value, Mapping):
             raise Invalid(f"the state is a JSON object, not {type(value).__name__}", code="state_not_an_object")
+        _check_keys(value)
         if not all(type(key) is str and key.isprintable() for key in value):
             value = decode(encode(value))  # keys may change or collide: only the encoder of the whole knows
         try:
@@ -41,6 +46,7 @@ class StateDocument:
 
     def grafted(self, root: dict[str, Any]) -> "StateDocument":
         """The document of a plain root made from this one's by patching: what it shares is not encoded again."""
+        _check_keys(root)
         pieces = {
             key: self._pieces[key] if key in self.root and self.root[key] is element else encode(element)
             for key, element in root.items()
@@ -73,6 +79,14 @@ class StateDocument:
 
     def _element(self, key: str, piece: bytes) -> Any:
         return self.root[key] if self._pieces.get(key) == piece else decode(piece)
+
+
+def _check_keys(root: Mapping[str, Any]) -> None:
+    if len(root) > MAX_KEYS:
+        raise TooLarge(
+            f"the state would have {len(root)} keys at its top, which may have {MAX_KEYS}; put them one level deeper",
+            code="state_too_large",
+        )
 
 
 EMPTY = StateDocument({}, {})

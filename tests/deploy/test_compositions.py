@@ -71,3 +71,13 @@ def test_docker_waits_for_the_drain() -> None:
     for name in ("serve", "worker", "sqlite"):
         seconds = int(SERVICES[name]["stop_grace_period"].removesuffix("s"))
         assert seconds > fields["drain_seconds"].default + fields["cancel_grace_seconds"].default
+
+
+def test_our_containers_can_write_to_their_data_alone_and_gain_no_rights() -> None:
+    for name in ("migrate", "serve", "worker", "sqlite"):
+        service = SERVICES[name]
+        assert (service["read_only"], service["cap_drop"], service["tmpfs"]) == (True, ["ALL"], ["/tmp"])
+        assert "privileged" not in service
+        assert "user" not in service, "it is the image's"
+    for service in SERVICES.values():
+        assert service["security_opt"] == ["no-new-privileges:true"]

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -118,3 +119,59 @@ def test_the_installed_package_brings_its_migrations_and_serves(tmp_path: Path) 
         server.kill()
         server.wait()
     assert healthy(check, environment) == 1
+
+
+READ_ONLY = """
+set -e
+mount --make-rprivate /
+mount --rbind / {root}
+mount -o remount,bind,ro {root}
+mount -t tmpfs tmpfs {root}/tmp
+for folder in {data} {project}; do
+    mkdir -p {root}$folder
+    mount --rbind $folder {root}$folder
+done
+mount -o remount,bind,ro {root}{project}
+exec "$@"
+"""
+"""A root that cannot be written, with a /tmp and the data as the composition has them, in a namespace of its own."""
+
+
+@pytest.mark.slow
+def test_a_root_that_cannot_be_written_is_enough(tmp_path: Path) -> None:
+    root, data = tmp_path / "root", tmp_path / "data"
+    root.mkdir()
+    data.mkdir()
+    mounts = READ_ONLY.format(root=root, data=data, project=ROOT)
+    confined = ["unshare", "--mount", "--", "sh", "-c", mounts, "sh", "chroot", str(root)]
+    if os.geteuid() != 0 or subprocess.run([*confined, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("NO NAMESPACES: a read-only root goes untested")
+    refused = subprocess.run([*confined, "touch", "/usr/a", str(ROOT / "a"), "/a"], capture_output=True, check=False)
+    assert refused.stderr.count(b"Read-only") == 3
+    code = "from app.cli import main; main()"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MILLSTREAM_")} | {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(data),
+        "MILLSTREAM_DATABASE_URL": f"sqlite:///{data}/millstream.db",
+    }
+    command = [*confined, sys.executable, "-c", code, "serve", "--port", "0"]
+    server = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.stderr is not None
+        said = server.stderr.readline()
+        (url,) = re.findall(r"at (http://\S+), documented", said) or [said]
+        run = urllib.request.Request(
+            f"{url}/workflows/hello/runs",
+            data=b'{"input": {"name": "Ada"}}',
+            headers={"Content-Type": "application/json", "Prefer": "wait=10"},
+        )
+        with urllib.request.urlopen(run, timeout=20) as answer:
+            assert json.load(answer)["status"] == "completed"
+        server.terminate()
+        assert server.wait(30) == 0
+    finally:
+        server.kill()
+        server.wait()
+        assert server.stderr is not None
+        server.stderr.close()

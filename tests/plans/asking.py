@@ -55,8 +55,21 @@ async def ask_everything(client: Client, filled: Filled) -> None:
     await ask_for_webhooks(client, filled)
     await ask_for_schedules(client, filled)
     await ask_for_sessions(client, filled)
+    await ask_for_users(client, filled)
     assert "millstream_database_up 1.0" in (await client.get("/metrics")).text
     await asyncio.sleep(LOOKS_SECONDS)
+
+
+async def ask_for_users(client: Client, filled: Filled) -> None:
+    """One who has a session, a run in another's, a webhook and a schedule, and who goes."""
+    owned = {"user_id": "leaving"}
+    await _start(client, filled, owned | {"input": {"events": 1}}, headers={"Prefer": "wait=20"})
+    shared = owned | {"session_id": OLD_SESSION, "input": {"events": 1}}
+    await _start(client, filled, shared, headers={"Prefer": "wait=20"})
+    await _ok(client, "POST", "/webhooks", json={"url": "https://hooks.invalid/"} | owned)
+    schedule = {"name": "rarely", "workflow": filled.workflow, "cron": "0 0 1 1 *"}
+    await _ok(client, "POST", "/schedules", json=schedule | owned)
+    assert (await client.delete("/users/leaving")).status_code == 204
 
 
 async def ask_for_lists(client: Client, filled: Filled) -> None:

@@ -8,6 +8,7 @@ from tests.plans.filling import Amounts, Filled, fill
 from tests.plans.statements import Statements, recorded
 from tests.support.server import running
 from tests.support.tables import execute, query
+from tests.support.waiting import until
 
 KNOWN = {
     # A list by session and by status looks through the session's runs, newest first, until its page is full.
@@ -16,6 +17,9 @@ KNOWN = {
     "sorts what it finds of webhook_deliveries by ix_webhook_deliveries_run": "AND webhook_deliveries.status = ",
 }
 """Troubles that we live with, and what the statement has in it."""
+AGES = {f"{kind}_retention_days": 30 for kind in ("event", "run", "revision", "delivery")}
+OLD_TABLES = ("run_events", "runs", "session_revisions", "webhook_deliveries")
+LEFT = "SELECT run_id FROM runs WHERE finished_at IS NOT NULL LIMIT 1"
 AMOUNTS = Amounts(sessions=3_000, old_runs=500, events=12_000, long_events=1_000)
 
 
@@ -68,6 +72,18 @@ async def test_no_statement_scans_a_growing_table(database_url: str, filled: Fil
     if scanned:
         assert judging.scans(database_url) == scanned
     assert jobs_left(database_url) == 0, "there are jobs of runs that have ended"
+
+
+async def test_what_is_old_is_found_and_removed_without_a_scan(database_url: str, filled: Filled) -> None:
+    with recorded() as statements:
+        async with running(database_url, Asked, **AGES):
+
+            async def some_of_each() -> bool:
+                return all(statements.about(table) for table in OLD_TABLES) and not query(database_url, LEFT)
+
+            await until(some_of_each, seconds=90)
+    found = unknown_troubles(database_url, statements)
+    assert found == [], "\n".join(found)
 
 
 @pytest.mark.parametrize(

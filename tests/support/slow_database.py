@@ -73,6 +73,10 @@ class SlowDatabase:
         """As the database does it."""
         await self._database.check_room()
 
+    async def scrub(self) -> None:
+        """As the database does it."""
+        await self._database.scrub()
+
     async def close(self) -> None:
         """As the database does it."""
         await self._database.close()

@@ -1,0 +1,1 @@
+"""What is kept, and what is not: backups, retention, and data that has to go."""

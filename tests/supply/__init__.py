@@ -1,0 +1,1 @@
+"""What the project is made of: its bill, its licences, known advisories."""
