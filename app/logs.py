@@ -19,8 +19,8 @@ CHATTY = (
 """Libraries that tell in their info lines what ours say better, or nothing that an operator needs; some tell of
 bodies and headers when they are let."""
 FIELDS = frozenset({
-    "address", "attempt", "backup", "code", "deliveries", "delivery_id", "error", "events", "host", "key_id", "method",
-    "milliseconds", "model", "more_before", "path", "pid", "port", "reason", "request_id", "route", "rows", "run_id",
+    "address", "attempt", "backup", "code", "deliveries", "delivery_id", "error", "events", "host", "issuer", "key_id",
+    "method", "milliseconds", "model", "more_before", "path", "pid", "port", "reason", "request_id", "route", "rows", "run_id",
     "run_ids", "runs", "schedule_id", "seconds", "session_id", "sessions", "status", "tenant", "tick", "trace_id",
     "wait_seconds", "webhook_id", "worker_id", "workflow",
 })  # fmt: skip
