@@ -20,9 +20,9 @@ CHATTY = (
 bodies and headers when they are let."""
 FIELDS = frozenset({
     "address", "attempt", "backup", "code", "deliveries", "delivery_id", "error", "events", "host", "issuer", "key_id",
-    "method", "milliseconds", "model", "more_before", "path", "pid", "port", "reason", "request_id", "route", "rows", "run_id",
-    "run_ids", "runs", "schedule_id", "seconds", "session_id", "sessions", "status", "tenant", "tick", "trace_id",
-    "wait_seconds", "webhook_id", "worker_id", "workflow",
+    "method", "milliseconds", "model", "more_before", "path", "pid", "port", "reason", "request_id", "route", "rows",
+    "run_id", "run_ids", "runs", "schedule_id", "seconds", "session_id", "sessions", "status", "tenant", "tick",
+    "trace_id", "wait_seconds", "webhook_id", "worker_id", "workflow",
 })  # fmt: skip
 """What a line may say besides its event. Whatever else is given as `extra` is left out: that a secret, a body or a
 state is in no log does not depend on nobody ever handing one over."""
