@@ -62,7 +62,10 @@ class Pauses:
         self._journal.go_live(f"the question {request.prompt!r}")
         used = asyncio.get_running_loop().time() - self._began
 
-        def work(transaction: Transaction, appender: Appender, _session: SessionRow) -> None:
+        def work(transaction: Transaction, appender: Appender, _session: SessionRow) -> bool:
+            row = runs.get_run(transaction, self._log.tenant, self._log.run_id)
+            if row is None or row.cancel_requested_at is not None:
+                return False
             at = clock.now()
             members = {"request_id": request_id, "prompt": request.prompt, "schema": request.schema}
             appender.append(ServerEvent.run_paused, server_event(ServerEvent.run_paused, **members), at=at)
@@ -70,6 +73,8 @@ class Pauses:
             question = encode({"request_id": request_id, "schema": request.schema}).decode()
             run = self._log
             runs.pause_run(transaction, run.tenant, run.run_id, question=question, until=until, used_seconds=used)
+            return True
 
-        await self._log.commit_at_last(work)
+        if not await self._log.commit_at_last(work):
+            await asyncio.Event().wait()  # for the stop that was asked for before: it is on its way, or a tick away
         self._log.fail(Fenced(self._log.run_id))

@@ -216,3 +216,21 @@ async def test_a_stream_that_was_read_to_its_end_cancels_nothing(database_url: s
         async with client.stream("POST", "/workflows/short/runs", json=body, headers=headers) as stream:
             events = [event async for event in read_sse(stream)]
         assert events[-1].data["status"] == "completed"
+
+
+class Asks(Workflow):
+    async def run(self) -> AsyncIterator[RunResponse]:
+        yield RunResponse(content="about to ask")
+        await self.step(str.upper, "a")
+        await self.wait_for_input("well?")
+
+
+@pytest.mark.parametrize("later", range(4))
+async def test_a_run_that_is_just_about_to_pause_is_cancelled(database_url: str, later: int) -> None:
+    async with running(database_url, Asks) as client:
+        for _ in range(5):
+            run = await client.start("asks")
+            for _ in range(later):
+                await client.get("/version")
+            await client.post(f"/runs/{run['run_id']}/cancel")
+            assert (await client.ended(run["run_id"]))["status"] == "cancelled"
