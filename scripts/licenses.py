@@ -16,8 +16,8 @@ from scripts.locked import DEVELOPMENT, Locked, packages_of
 
 ALLOWED = frozenset(
     {
-        "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CNRI-Python", "ISC", "MIT", "PSF-2.0",
-        "Unlicense", "Zlib",
+        "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CNRI-Python", "ISC", "MIT", "MIT-0",
+        "PSF-2.0", "Unlicense", "Zlib",
         # Their files stay under their licence; ours, which only import them, do not come under it.
         "LGPL-3.0-only", "MPL-1.1", "MPL-2.0",
     }
@@ -38,6 +38,8 @@ WORDED = {
     "The BSD 2-Clause License": "BSD-2-Clause",
 }
 """Licences as some packages spell them, by their first line."""
+READ = {"cronsim": "BSD-3-Clause"}
+"""Licences of packages that say which only in the file itself."""
 SPDX: Licensing = get_spdx_licensing()
 
 
@@ -47,6 +49,7 @@ def licence_of(package: Distribution) -> str | None:
     said = (metadata.get_all("License") or [""])[0].strip().split("\n")[0].strip()
     candidates = [*metadata.get_all("License-Expression", []), said, WORDED.get(said)]
     candidates += [CLASSIFIED.get(classifier) for classifier in metadata.get_all("Classifier", [])]
+    candidates.append(READ.get(metadata["Name"]))
     return next((text for text in candidates if text and _parsed(text) is not None), None)
 
 

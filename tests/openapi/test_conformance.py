@@ -66,6 +66,7 @@ async def test_nothing_happens_that_is_not_documented(database_url: str, mode: G
             "key_id": [(await new_key(client, None))["key_id"] for _ in range(3)],
             "run_id": [(await client.finish("hello", {"session_id": "s"}))["run_id"] for _ in range(3)],
             "session_id": ["s"],
+            "user_id": ["ada"],
             "name": ["hello", "later"],
         }
         webhooks = [(await client.post("/webhooks", json={"url": "https://hooks.invalid/"})).json() for _ in range(2)]
