@@ -118,10 +118,7 @@ class Runs:
             return self._accept(transaction, caller, request, run_id, at, traceparent)
 
         resource, interrupted = await self._database.write(work)
-        if interrupted is not None:
-            await self.cancel(
-                replace(caller, user_id=None), interrupted
-            )  # whosever it is in the caller's session; a transaction of its own: a run is locked before its session
+        await self.interrupt(caller, interrupted)
         return resource
 
     def check(self, request: RunRequest) -> None:
@@ -142,8 +139,7 @@ class Runs:
     ) -> tuple[dict[str, Any], str | None]:
         """Accept a run that was checked, in a transaction that does more; with it the live one that it interrupts.
 
-        Raises Conflict and TooMany like `start`, and Unavailable while draining. Who calls cancels the one that is
-        interrupted.
+        Raises Conflict and TooMany like `start`, and Unavailable while draining. Who calls interrupts the other.
         """
         if self._engine.draining:
             raise Unavailable("the server is stopping; start the run again in a moment", code="draining")
@@ -194,6 +190,14 @@ class Runs:
         if row.status == RunStatus.running:
             await self._engine.cancel(row)
         return resource, row.status not in ENDED
+
+    async def interrupt(self, caller: Caller, run_id: str | None) -> None:
+        """Stop the live run, if there is one, whose session's turn an accepted run wants, whosever run it is.
+
+        In a transaction of its own: a run is locked before its session.
+        """
+        if run_id is not None:
+            await self.cancel(replace(caller, user_id=None), run_id)
 
     async def answer(self, caller: Caller, run_id: str, *, request_id: str, value: Any) -> dict[str, Any]:
         """Answer a paused run, which goes on; raises Conflict when it does not wait for that, Invalid for a misfit."""

@@ -177,8 +177,7 @@ class Schedules:
             return run, interrupted
 
         run, interrupted = await self._database.write(work)
-        if interrupted is not None:
-            await self._runs.cancel(caller, interrupted)
+        await self._runs.interrupt(caller, interrupted)
         return run
 
     async def delete(self, caller: Caller, schedule_id: str) -> None:

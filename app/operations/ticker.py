@@ -92,8 +92,8 @@ class Ticker:
             row, due = taken[-1]
             await self._database.write(partial(self._pass_over, row=row, due=due, error=refusal))
             return True
-        if started is not None and started[1] is not None:
-            await self._runs.cancel(started[0], started[1])
+        if started is not None:
+            await self._runs.interrupt(*started)
         return bool(taken)
 
     def _due(self, row: ScheduleRow) -> Due:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app import RunResponse, Workflow
+from tests.support.keys import as_caller, first_key, new_key
 from tests.support.server import Client, running
 from tests.support.tables import execute, query
 from tests.support.waiting import until
@@ -240,3 +241,20 @@ async def test_a_workflow_that_is_gone(database_url: str) -> None:
         assert len((await client.get("/runs")).json()["items"]) == known
         assert (await client.post(f"{path}/run")).json()["code"] == "unknown_workflow"
         assert (await client.delete(path)).status_code == 204
+
+
+@pytest.mark.parametrize("by_tick", [False, True], ids=["now", "tick"])
+async def test_a_users_schedule_interrupts_whosever_run_has_the_session(database_url: str, by_tick: bool) -> None:
+    async with running(database_url, Report) as client:
+        everybody = as_caller(client, await first_key(client))
+        ada = as_caller(client, (await new_key(everybody, None, user_id="ada"))["key"])
+        await ada.post("/sessions", json={"workflow": "report", "session_id": "hers"})
+        live = await everybody.start("report", {"session_id": "hers", "user_id": "bob"}, seconds=60)
+        cron = OFTEN if by_tick else NEVER
+        made = await create(ada, cron, session_id="hers", on_busy="interrupt", input={"seconds": 60 if by_tick else 0})
+        if not by_tick:
+            answer = await ada.post(f"/schedules/{made['schedule_id']}/run")
+            assert answer.status_code == 202, answer.text
+        assert (await everybody.ended(live["run_id"], 10))["status"] == "cancelled"
+        if by_tick:
+            await ada.delete(f"/schedules/{made['schedule_id']}")
