@@ -7,13 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.access import caller_of, needs, routes_about
+from app.api.answers import resource
 from app.api.documents import answer, problems
 from app.api.lists import DEFAULT_LIMIT, Cursor, Limit, page
-from app.api.requests import JSON
 from app.api.service import service_of
 from app.wire.bodies import Page
 from app.wire.webhooks import Delivery
-from app.workflow.encoding import encode
 
 router = routes_about("webhooks")
 
@@ -54,4 +53,4 @@ async def list_deliveries_of_run(
 async def redeliver(request: Request, delivery_id: str) -> Response:
     """Send it once more, under the same id, whatever came of it before."""
     delivery = await service_of(request).deliveries.send_again(caller_of(request), delivery_id)
-    return Response(encode(delivery), status_code=202, media_type=JSON)
+    return resource(delivery, 202)

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.access import caller_of, needs, routes_about
+from app.api.answers import resource
 from app.api.documents import answer, body, header, problems, query, stream, stream_or
 from app.api.lists import DEFAULT_LIMIT, Limit
 from app.api.requests import EVENT_STREAM, JSON, accepts, read_body
@@ -105,7 +106,7 @@ async def create_events_token(request: Request) -> Response:
     """A short-lived token that opens GET /events with just these runs and sessions, in place of a header."""
     wanted = await read_body(request, OpenEvents)
     token = await service_of(request).stream_tokens.for_events(caller_of(request), **dict(wanted))
-    return Response(encode(token), status_code=201, media_type=JSON)
+    return resource(token, 201)
 
 
 async def _page(

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.access import caller_of, needs, routes_about
+from app.api.answers import resource
 from app.api.documents import answer, body, problems
 from app.api.lists import DEFAULT_LIMIT, Cursor, Filter, Limit, page
 from app.api.requests import JSON, read_body
@@ -67,4 +68,4 @@ async def rotate_key(request: Request, key_id: str) -> Response:
     """Make a new key like this one, which ends after an overlap."""
     wanted = await read_body(request, RotateKey, empty=True, named=True)
     key = await service_of(request).keys.rotate(caller_of(request), key_id, overlap_seconds=wanted.overlap_seconds)
-    return Response(encode(key), status_code=201, media_type=JSON)
+    return resource(key, 201)

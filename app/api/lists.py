@@ -18,6 +18,11 @@ Filter = Annotated[str | None, Query(min_length=1, max_length=255, pattern="^[^\
 DEFAULT_LIMIT = 50
 
 
+def chosen(**filters: str | None) -> dict[str, str]:
+    """The filters that a request names, by column."""
+    return {column: value for column, value in filters.items() if value is not None}
+
+
 def page(request: Request, items: list[Any], next_cursor: str | None) -> Response:
     """One page, with a link to the next."""
     headers = {}

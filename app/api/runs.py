@@ -3,16 +3,17 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.access import caller_of, needs, routes_about
+from app.api.answers import resource
 from app.api.documents import answer, body, header, problems, stream_or
-from app.api.lists import DEFAULT_LIMIT, Cursor, Filter, Limit, page
-from app.api.requests import EVENT_STREAM, JSON, accepts, preferred_wait, read_body
+from app.api.lists import DEFAULT_LIMIT, Cursor, Filter, Limit, chosen, page
+from app.api.requests import EVENT_STREAM, accepts, preferred_wait, read_body
 from app.api.service import Service, service_of
 from app.errors import Malformed
 from app.operations.caller import Caller
@@ -20,7 +21,6 @@ from app.operations.runs import RunRequest
 from app.wire.bodies import Page
 from app.wire.keys import StreamToken
 from app.wire.runs import AnswerRun, RetryRun, Run, StartRun
-from app.workflow.encoding import encode
 from app.workflow.status import ENDED
 
 router = routes_about("runs")
@@ -73,7 +73,7 @@ async def start_run(request: Request, name: str) -> Response:
     if seconds is not None:
         run = await service.runs.wait(caller, run["run_id"], seconds)
         headers["Preference-Applied"] = f"wait={seconds:g}"
-    return _answer(run, 200 if run["status"] in ENDED and seconds is not None else 202, headers)
+    return resource(run, 200 if run["status"] in ENDED and seconds is not None else 202, headers)
 
 
 @router.get("/runs", responses={200: answer(Page[Run], "Newest first.", "Link"), **problems(422)})
@@ -88,8 +88,7 @@ async def list_runs(
     cursor: Cursor = None,
 ) -> Response:
     """Runs, those that match every filter."""
-    wanted = {"workflow": workflow, "session_id": session_id, "user_id": user_id, "status": status}
-    filters = {column: value for column, value in wanted.items() if value is not None}
+    filters = chosen(workflow=workflow, session_id=session_id, user_id=user_id, status=status)
     items, following = await service_of(request).runs.page(
         caller_of(request), filters=filters, limit=limit, cursor=cursor
     )
@@ -100,7 +99,7 @@ async def list_runs(
 @needs("runs:read")
 async def get_run(request: Request, run_id: str) -> Response:
     """One run: its status, input, content, error, place in the queue and times."""
-    return _answer(await service_of(request).runs.get(caller_of(request), run_id), 200)
+    return resource(await service_of(request).runs.get(caller_of(request), run_id), 200)
 
 
 @router.post(
@@ -116,7 +115,7 @@ async def get_run(request: Request, run_id: str) -> Response:
 async def cancel_run(request: Request, run_id: str) -> Response:
     """Stop a run: async code at once, sync code at its next yield or step. Asking twice is fine."""
     run, stopped = await service_of(request).runs.cancel(caller_of(request), run_id)
-    return _answer(run, 202 if stopped else 200)
+    return resource(run, 202 if stopped else 200)
 
 
 @router.post(
@@ -132,7 +131,7 @@ async def answer_run(request: Request, run_id: str) -> Response:
     run = await service_of(request).runs.answer(
         caller_of(request), run_id, request_id=given.request_id, value=given.value
     )
-    return _answer(run, 202)
+    return resource(run, 202)
 
 
 @router.post(
@@ -150,7 +149,7 @@ async def retry_run(request: Request, run_id: str) -> Response:
     again = await read_body(request, RetryRun, empty=True)
     run = await service_of(request).runs.retry(caller_of(request), run_id, input=again.input)
     headers = {"Location": f"/runs/{run['run_id']}/events", "Content-Location": f"/runs/{run['run_id']}"}
-    return _answer(run, 202, headers)
+    return resource(run, 202, headers)
 
 
 @router.post(
@@ -162,11 +161,7 @@ async def retry_run(request: Request, run_id: str) -> Response:
 async def create_stream_token(request: Request, run_id: str) -> Response:
     """A short-lived token that opens the run's stream as ?token=…, for readers that can send no header."""
     token = await service_of(request).stream_tokens.for_run(caller_of(request), run_id)
-    return Response(encode(token), status_code=201, media_type=JSON)
-
-
-def _answer(run: dict[str, Any], status: int, headers: dict[str, str] | None = None) -> Response:
-    return Response(encode(run), status_code=status, media_type=JSON, headers=headers)
+    return resource(token, 201)
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -1,19 +1,17 @@
 """Routes about schedules."""
 
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.access import caller_of, needs, routes_about
+from app.api.answers import resource
 from app.api.documents import answer, body, problems
-from app.api.lists import DEFAULT_LIMIT, Cursor, Filter, Limit, page
-from app.api.requests import JSON, read_body
+from app.api.lists import DEFAULT_LIMIT, Cursor, Filter, Limit, chosen, page
+from app.api.requests import read_body
 from app.api.service import service_of
 from app.wire.bodies import Page
 from app.wire.runs import Run
 from app.wire.schedules import CreateSchedule, Schedule, UpdateSchedule
-from app.workflow.encoding import encode
 
 router = routes_about("schedules")
 
@@ -32,7 +30,7 @@ async def create_schedule(request: Request) -> Response:
     """Have a workflow started at certain times."""
     new = await read_body(request, CreateSchedule)
     schedule = await service_of(request).schedules.create(caller_of(request), **dict(new))
-    return _answer(schedule, 201, {"Location": f"/schedules/{schedule['schedule_id']}"})
+    return resource(schedule, 201, {"Location": f"/schedules/{schedule['schedule_id']}"})
 
 
 @router.get("/schedules", responses={200: answer(Page[Schedule], "Newest first.", "Link"), **problems(422)})
@@ -46,8 +44,7 @@ async def list_schedules(
     cursor: Cursor = None,
 ) -> Response:
     """Schedules, those that match every filter."""
-    wanted = {"workflow": workflow, "user_id": user_id, "name": name}
-    filters = {column: value for column, value in wanted.items() if value is not None}
+    filters = chosen(workflow=workflow, user_id=user_id, name=name)
     items, following = await service_of(request).schedules.page(
         caller_of(request), filters=filters, limit=limit, cursor=cursor
     )
@@ -58,7 +55,7 @@ async def list_schedules(
 @needs("runs:read")
 async def get_schedule(request: Request, schedule_id: str) -> Response:
     """One schedule: when it is due next, and its last run."""
-    return _answer(await service_of(request).schedules.get(caller_of(request), schedule_id), 200)
+    return resource(await service_of(request).schedules.get(caller_of(request), schedule_id), 200)
 
 
 @router.patch(
@@ -71,7 +68,7 @@ async def update_schedule(request: Request, schedule_id: str) -> Response:
     """Change a schedule; another time counts from now on."""
     changes = await read_body(request, UpdateSchedule)
     values = {name: getattr(changes, name) for name in changes.model_fields_set}
-    return _answer(await service_of(request).schedules.update(caller_of(request), schedule_id, values), 200)
+    return resource(await service_of(request).schedules.update(caller_of(request), schedule_id, values), 200)
 
 
 @router.delete("/schedules/{schedule_id}", status_code=204, responses={204: answer(None, "Deleted."), **problems(404)})
@@ -86,14 +83,14 @@ async def delete_schedule(request: Request, schedule_id: str) -> Response:
 @needs("runs:write")
 async def pause_schedule(request: Request, schedule_id: str) -> Response:
     """Start nothing until it is resumed. Asking twice is fine."""
-    return _answer(await service_of(request).schedules.pause(caller_of(request), schedule_id), 200)
+    return resource(await service_of(request).schedules.pause(caller_of(request), schedule_id), 200)
 
 
 @router.post("/schedules/{schedule_id}/resume", responses={200: answer(Schedule, "It goes on."), **problems(404)})
 @needs("runs:write")
 async def resume_schedule(request: Request, schedule_id: str) -> Response:
     """Go on; with `run_once`, one run makes up for what was missed."""
-    return _answer(await service_of(request).schedules.resume(caller_of(request), schedule_id), 200)
+    return resource(await service_of(request).schedules.resume(caller_of(request), schedule_id), 200)
 
 
 @router.post(
@@ -109,8 +106,4 @@ async def run_schedule(request: Request, schedule_id: str) -> Response:
     """Start a run of it now, whether it is paused or not; its ticks stay as they are."""
     run = await service_of(request).schedules.run(caller_of(request), schedule_id)
     headers = {"Location": f"/runs/{run['run_id']}/events", "Content-Location": f"/runs/{run['run_id']}"}
-    return _answer(run, 202, headers)
-
-
-def _answer(resource: dict[str, Any], status: int, headers: dict[str, str] | None = None) -> Response:
-    return Response(encode(resource), status_code=status, media_type=JSON, headers=headers)
+    return resource(run, 202, headers)

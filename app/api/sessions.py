@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app.api.access import caller_of, needs, routes_about
 from app.api.documents import answer, body, header, problems
-from app.api.lists import DEFAULT_LIMIT, Cursor, Filter, Limit, page
+from app.api.lists import DEFAULT_LIMIT, Cursor, Filter, Limit, chosen, page
 from app.api.requests import JSON, if_none_match, read_body
 from app.api.service import service_of
 from app.errors import PreconditionFailed
@@ -47,8 +47,7 @@ async def list_sessions(
     cursor: Cursor = None,
 ) -> Response:
     """Sessions, those that match every filter."""
-    wanted = {"workflow": workflow, "user_id": user_id, "name": name}
-    filters = {column: value for column, value in wanted.items() if value is not None}
+    filters = chosen(workflow=workflow, user_id=user_id, name=name)
     items, following = await service_of(request).sessions.page(
         caller_of(request), filters=filters, limit=limit, cursor=cursor
     )

@@ -1,14 +1,13 @@
 """Routes about webhooks."""
 
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.access import caller_of, needs, routes_about
+from app.api.answers import resource
 from app.api.documents import answer, body, problems
 from app.api.lists import DEFAULT_LIMIT, Cursor, Filter, Limit, page
-from app.api.requests import JSON, read_body
+from app.api.requests import read_body
 from app.api.service import service_of
 from app.wire.bodies import Page
 from app.wire.webhooks import (
@@ -20,7 +19,6 @@ from app.wire.webhooks import (
     WebhookSecret,
     WebhookWithSecret,
 )
-from app.workflow.encoding import encode
 
 router = routes_about("webhooks")
 
@@ -42,7 +40,7 @@ async def create_webhook(request: Request) -> Response:
     """
     new = await read_body(request, CreateWebhook)
     webhook = await service_of(request).webhooks.create(caller_of(request), **dict(new))
-    return _answer(webhook, 201, {"Location": f"/webhooks/{webhook['webhook_id']}"})
+    return resource(webhook, 201, {"Location": f"/webhooks/{webhook['webhook_id']}"})
 
 
 @router.get("/webhooks", responses={200: answer(Page[Webhook], "Newest first.", "Link"), **problems(422)})
@@ -61,7 +59,7 @@ async def list_webhooks(
 @needs("runs:write")
 async def get_secret(request: Request) -> Response:
     """What the webhooks of runs are signed by that bring no secret of their own; made when it is first asked for."""
-    return _answer(await service_of(request).webhooks.secret(caller_of(request)), 200)
+    return resource(await service_of(request).webhooks.secret(caller_of(request)), 200)
 
 
 @router.post(
@@ -74,14 +72,14 @@ async def rotate_own_secret(request: Request) -> Response:
     """Put another secret in its place; for the overlap, messages are signed by both."""
     wanted = await read_body(request, RotateSecret, empty=True)
     secret = await service_of(request).webhooks.rotate_own(caller_of(request), overlap_seconds=wanted.overlap_seconds)
-    return _answer(secret, 200)
+    return resource(secret, 200)
 
 
 @router.get("/webhooks/{webhook_id}", responses={200: answer(Webhook, "The webhook."), **problems(404)})
 @needs("runs:read")
 async def get_webhook(request: Request, webhook_id: str) -> Response:
     """One webhook, without its secret."""
-    return _answer(await service_of(request).webhooks.get(caller_of(request), webhook_id), 200)
+    return resource(await service_of(request).webhooks.get(caller_of(request), webhook_id), 200)
 
 
 @router.patch(
@@ -94,7 +92,7 @@ async def update_webhook(request: Request, webhook_id: str) -> Response:
     """Change its address or its events, turn it off, or on again."""
     changes = await read_body(request, UpdateWebhook)
     values = {name: getattr(changes, name) for name in changes.model_fields_set}
-    return _answer(await service_of(request).webhooks.update(caller_of(request), webhook_id, values), 200)
+    return resource(await service_of(request).webhooks.update(caller_of(request), webhook_id, values), 200)
 
 
 @router.delete("/webhooks/{webhook_id}", status_code=204, responses={204: answer(None, "Deleted."), **problems(404)})
@@ -120,8 +118,4 @@ async def rotate_secret(request: Request, webhook_id: str) -> Response:
     webhook = await service_of(request).webhooks.rotate(
         caller_of(request), webhook_id, overlap_seconds=wanted.overlap_seconds
     )
-    return _answer(webhook, 200)
-
-
-def _answer(resource: dict[str, Any], status: int, headers: dict[str, str] | None = None) -> Response:
-    return Response(encode(resource), status_code=status, media_type=JSON, headers=headers)
+    return resource(webhook, 200)

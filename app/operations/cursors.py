@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from app.errors import Invalid, Malformed
@@ -33,6 +34,15 @@ def read_cursor(cursor: str, *kinds: type) -> list[Any]:
             f"{cursor[:100]!r} is no cursor of this list; take next_cursor from the page before", code="invalid_cursor"
         )
     return position
+
+
+def read_moment(cursor: str) -> tuple[datetime, str]:
+    """The place in a list by moments: when, and which of that moment; raises Invalid."""
+    text, name = read_cursor(cursor, str, str)
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC), name
+    except (ValueError, OverflowError):
+        raise Invalid(f"{cursor[:100]!r} is no cursor of this list", code="invalid_cursor") from None
 
 
 def _fits(part: Any) -> bool:

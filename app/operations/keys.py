@@ -9,7 +9,7 @@ from app.errors import Forbidden, Invalid, NotFound
 from app.operations.access import Access
 from app.operations.caller import Caller
 from app.operations.credentials import ApiKey
-from app.operations.cursors import cut_page, read_cursor, write_cursor
+from app.operations.cursors import cut_page, read_moment, write_cursor
 from app.store import keys, tenants
 from app.store.database import Database, Transaction
 from app.store.tables import KeyRow
@@ -60,10 +60,7 @@ class Keys:
             _check_tenant(caller, tenant)
         elif not caller.operates:
             tenant = caller.tenant
-        before: tuple[datetime, str] | None = None
-        if cursor is not None:
-            created_at, key_id = read_cursor(cursor, str, str)
-            before = (_moment(created_at, cursor), key_id)
+        before = None if cursor is None else read_moment(cursor)
 
         def work(transaction: Transaction) -> tuple[list[dict[str, Any]], str | None]:
             rows = keys.list_keys(transaction, tenant, before=before, limit=limit + 1)
@@ -139,10 +136,3 @@ def _existing(transaction: Transaction, caller: Caller, key_id: str) -> KeyRow:
     if row is None or not (caller.operates or row.tenant_id == caller.tenant):
         raise NotFound(f"there is no key {key_id[:100]!r}", code="unknown_key")
     return row
-
-
-def _moment(text: str, cursor: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise Invalid(f"{cursor[:100]!r} is no cursor of this list", code="invalid_cursor") from None

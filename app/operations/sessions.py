@@ -1,15 +1,15 @@
 """What callers may ask of sessions and their state."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from app import clock
 from app.clock import rfc3339
 from app.engine.states import States
-from app.errors import Conflict, Invalid, NotFound, PreconditionFailed
+from app.errors import Conflict, NotFound, PreconditionFailed
 from app.operations.caller import Caller
-from app.operations.cursors import cut_page, read_cursor, write_cursor
+from app.operations.cursors import cut_page, read_cursor, read_moment, write_cursor
 from app.operations.resources import revision_resource, session_resource, unknown_session
 from app.store import events, idempotency, retention, revisions, sessions
 from app.store.database import Database, Transaction
@@ -61,10 +61,7 @@ class Sessions:
         self, caller: Caller, *, filters: dict[str, str], limit: int, cursor: str | None
     ) -> tuple[list[dict[str, Any]], str | None]:
         """Sessions, newest first, and the cursor of the next page."""
-        before: tuple[datetime, str] | None = None
-        if cursor is not None:
-            created_at, session_id = read_cursor(cursor, str, str)
-            before = (_moment(created_at, cursor), session_id)
+        before = None if cursor is None else read_moment(cursor)
         if (owner := caller.owner(filters.get("user_id"))) is not None:
             filters = filters | {"user_id": owner}
 
@@ -213,13 +210,6 @@ def remove_session(transaction: Transaction, states: States, caller: Caller, ses
     events.delete_session_events(transaction, caller.tenant, session_id)
     sessions.delete_session(transaction, caller.tenant, session_id)
     transaction.after_commit(lambda: states.forget(caller.tenant, session_id))
-
-
-def _moment(text: str, cursor: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise Invalid(f"{cursor[:100]!r} is no cursor of this list", code="invalid_cursor") from None
 
 
 def stale(session_id: str, revision: int) -> PreconditionFailed:
